@@ -18,11 +18,16 @@ import check
 import environment
 import measure
 import report
+import s3_requests
 import tables
 import tools
+from far import Far
 
 RUNS_OF_START = 20
 RUNS_OF_MEMORY = 3
+# The long way: another region of the same continent, by a good line.
+FAR_ROUND_TRIP_S = 0.040
+FAR_BYTES_PER_S = 50_000_000
 
 
 def say(text):
@@ -44,24 +49,36 @@ class Bench:
             "AWS_ACCESS_KEY_ID": os.environ["OUTHAUL_TEST_S3_ACCESS_KEY"],
             "AWS_SECRET_ACCESS_KEY": os.environ["OUTHAUL_TEST_S3_SECRET_KEY"],
         }
-        self.packages = environment.packages(arguments.peers)
-        self.context = tools.Context(
-            outhaul=arguments.outhaul,
-            url=arguments.url,
-            port=arguments.url.rsplit(":", 1)[1].split("/")[0],
-            duckdb=f"{arguments.peers}/bin/duckdb",
-            extension=environment.duckdb_extension(arguments.peers),
-            httpfs=environment.duckdb_extension(arguments.peers, "httpfs"),
-            s3=self.s3,
-            python=f"{arguments.peers}/bin/python",
-            bucket=os.environ["OUTHAUL_TEST_S3_BUCKET"],
-            blocks={},
-        )
+        self.packages = environment.packages(arguments.peers) | environment.rivet(arguments.rivet)
+        self.context = self.programs()
         with open(f"{self.psql('show data_directory')}/postmaster.pid", encoding="ascii") as pid:
             self.server = int(pid.readline())
         self.expected = {}
+        self.far = None
         self.wrong = False
         os.makedirs(self.exports, exist_ok=True)
+
+    def programs(self):
+        peers = self.arguments.peers
+        duckdb = environment.program(peers, "duckdb_cli", "duckdb") or f"{peers}/bin/duckdb"
+        httpfs = environment.duckdb_extension(peers, "httpfs")
+        return tools.Context(
+            outhaul=self.arguments.outhaul,
+            url=self.arguments.url,
+            port=port_of(self.arguments.url),
+            duckdb=duckdb,
+            extension=environment.duckdb_extension(peers),
+            httpfs=httpfs,
+            sling=environment.program(peers, "sling_linux_*", "bin/sling-*"),
+            sling_home=environment.sling_home(
+                f"{self.arguments.work}/sling", duckdb, [environment.duckdb_extension(peers, "json"), httpfs]
+            ),
+            rivet=self.arguments.rivet,
+            s3=self.s3,
+            python=f"{peers}/bin/python",
+            bucket=os.environ["OUTHAUL_TEST_S3_BUCKET"],
+            blocks={},
+        )
 
     def psql(self, sql):
         asked = subprocess.run(
@@ -101,17 +118,23 @@ class Bench:
     def absent(self, tool):
         """Why a tool cannot run here, or None."""
         missing = [package for package in tool.needs if package not in self.packages]
+        if missing == ["rivet-cli"]:
+            return "not measured: scripts/bench --with-rivet builds it first, which takes long"
         return f"absent: {', '.join(missing)} could not be installed" if missing else None
 
-    def once(self, tool, table):
-        """One run: measured, checked, its output removed."""
+    def once(self, tool, table, s3=None):
+        """One run: measured, checked, its output removed. `s3` is where the S3 server is reached, if not directly."""
         folder = f"{self.exports}/{tool.name}-{time.monotonic_ns()}"
         os.makedirs(folder)
+        for name, text in tool.files(folder).items():
+            with open(f"{folder}/{name}", "w", encoding="utf-8") as file:
+                file.write(text)
+        context = self.context_of(tool, s3)
         # What earlier runs left to be written back must not slow this one down.
         os.sync()
-        environment_of_tool = self.environment | (self.s3 if tool.s3 else {})
+        environment_of_tool = self.environment | (context.s3 if tool.s3 else {})
         server = measure.server_cpu_s(self.server)
-        usage = measure.run(tool.commands(self.context, folder), environment_of_tool, self.errors)
+        usage = measure.run(tool.commands(context, folder), environment_of_tool, self.errors)
         server = measure.server_cpu_s(self.server) - server
         flushing = time.monotonic()
         os.sync()
@@ -122,7 +145,7 @@ class Bench:
             if tool.s3:
                 copy = [self.context.python, f"{tools.HERE}/arrow_peer.py", "copy", self.s3["AWS_ENDPOINT"],
                         f"{self.context.bucket}/{os.path.basename(folder)}", folder]  # fmt: skip
-                subprocess.run(copy, check=True, env=environment_of_tool, stdout=sys.stderr)
+                subprocess.run(copy, check=True, env=self.environment | self.s3, stdout=sys.stderr)
             size = sum(os.path.getsize(os.path.join(at, name)) for at, _, names in os.walk(folder) for name in names)
             problems = self.problems(tool, table, folder)
         shutil.rmtree(folder)
@@ -132,6 +155,25 @@ class Bench:
             say(f"{'error' if tool.ours else 'warning'}: {tool.name}: {problem}")
         return {"wall_s": round(usage.wall_s, 4), "cpu_s": round(usage.cpu_s, 4), "server_cpu_s": round(server, 2), "rss_mb": round(usage.rss_mb, 1),
                 "output_mb": round(size / 1e6, 3), "flush_s": round(flush, 4), "problems": problems}  # fmt: skip
+
+    def context_of(self, tool, s3):
+        context = self.context
+        if tool.far:
+            context = dataclasses.replace(context, url=self.far.url, port=self.far.port)
+        return dataclasses.replace(context, s3=context.s3 | {"AWS_ENDPOINT": s3}) if s3 else context
+
+    def requests(self, chosen, known):
+        """Requests by kind of one more run of every tool that writes to S3, which is not timed: a relay counts them."""
+        found = {}
+        for tool in (tool for tool in chosen if tool.s3 and not self.absent(tool)):
+            counting = s3_requests.Counting(self.s3["AWS_ENDPOINT"])
+            try:
+                run = self.once(tool, known[tool.table], counting.url)
+            finally:
+                counts = counting.stop()
+            if not run["problems"]:
+                found[tool.name] = {"counts": counts, "usd": s3_requests.price(counts)}
+        return found
 
     def problems(self, tool, table, folder):
         if tool.output is None:
@@ -148,7 +190,8 @@ class Bench:
         able = [tool for tool in chosen if not self.absent(tool)]
         for number in range(self.arguments.rounds):
             turn = number * len(able) // max(1, self.arguments.rounds)
-            for tool in (tool for tool in able[turn:] + able[:turn] for _ in range(tool.times)):
+            there = [tool for tool in able[turn:] + able[:turn] if number == 0 or not tool.slow]
+            for tool in (tool for tool in there for _ in range(tool.times)):
                 run = self.once(tool, known[tool.table])
                 runs[tool.name].append({"round": number + 1} | run)
                 say(f"round {number + 1}: {tool.name}: {run['wall_s']:.2f} s, {run['cpu_s']:.2f} s CPU, "
@@ -205,11 +248,17 @@ class Bench:
         return runs
 
 
+def port_of(url):
+    return url.rsplit(":", 1)[1].split("/")[0]
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__)
     for name in ("root", "work", "outhaul", "url", "peers", "out"):
         parser.add_argument(f"--{name}")
+    parser.add_argument("--rivet", default="", help="the program, where it is installed")
     parser.add_argument("--given", action="store_true", help="the program is not known to be of this commit")
+    parser.add_argument("--no-requests", action="store_true", help="do not count the requests to S3")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--scale", default="1")
     parser.add_argument("--only", type=lambda text: text.split(","))
@@ -228,12 +277,16 @@ def main():
     if unknown:
         sys.exit(f"error: no tool {', '.join(sorted(unknown))}; --list prints their names")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    chosen = [tool for tool in every if asked.rounds > 0 and (not asked.only or tool.name in asked.only)]
     bench = Bench(asked)
+    if any(tool.far for tool in chosen):
+        bench.far = Far(asked.url, FAR_ROUND_TRIP_S, FAR_BYTES_PER_S)
     try:
-        chosen = [tool for tool in every if asked.rounds > 0 and (not asked.only or tool.name in asked.only)]
         return measured(bench, chosen)
     finally:
         measure.stop_all()
+        if bench.far:
+            bench.far.stop()
 
 
 def measured(bench, chosen):
@@ -242,6 +295,7 @@ def measured(bench, chosen):
     starts = not asked.only and asked.rounds > 0
     wanted = {tool.table for tool in chosen} | ({"one", "lineitem"} if starts else set())
     wanted |= {"lineitem"} if asked.memory else set()
+    wanted |= {known[name].source for name in wanted} - {None}
     for name in (name for name in known if name in wanted):
         bench.load(known[name])
     found = {
@@ -250,11 +304,15 @@ def measured(bench, chosen):
         "tools": {},
         "start_s": {},
         "memory": {},
+        "requests": {},
+        "far": {"round_trip_s": FAR_ROUND_TRIP_S, "bytes_per_s": FAR_BYTES_PER_S},
     }
     runs = bench.rounds(chosen, known)
+    if not asked.no_requests:
+        found["requests"] = bench.requests(chosen, known)
     for tool in chosen:
         found["tools"][tool.name] = {
-            "title": tool.title, "table": tool.table, "note": tool.note, "output": tool.output,
+            "title": tool.title, "table": tool.table, "s3": tool.s3, "note": tool.note, "output": tool.output,
             "absent": bench.absent(tool), "commands": described(tool, bench.context), "runs": runs[tool.name],
             "median": median(runs[tool.name]),
         }  # fmt: skip
@@ -282,11 +340,13 @@ def median(runs):
 def described(tool, context):
     """The commands as one would type them: no path and no port of this machine."""
     named = dataclasses.replace(
-        context, outhaul="outhaul", url="$URL", port="$PORT", duckdb="duckdb", python="python", bucket="bucket",
+        context, outhaul="outhaul", url="$FAR_URL" if tool.far else "$URL", port="$FAR_PORT" if tool.far else "$PORT",
+        duckdb="duckdb", python="python", bucket="bucket", sling="sling", sling_home="$SLING_HOME", rivet="rivet",
         extension="postgres_scanner.duckdb_extension", httpfs="httpfs.duckdb_extension",
         s3={name: f"${name}" for name in context.s3},
     )  # fmt: skip
-    return [
+    files = [f"echo '{text}' > $OUT/{name}" for name, text in tool.files("$OUT").items()]
+    return files + [
         " ".join(f'"{word}"' if " " in word else word for word in argv).replace(tools.HERE, "benches/peers")
         for argv in tool.commands(named, "$OUT")
     ]

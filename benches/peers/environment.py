@@ -24,6 +24,26 @@ def duckdb_extension(peers, name="postgres_scanner"):
     return next(iter(sorted(glob.glob(pattern))), None)
 
 
+def program(peers, package, name):
+    """The file of a program that a distribution brings, or None. DuckDB's own, not the Python that starts it: that counts
+    for nothing in what DuckDB can do."""
+    return next(iter(sorted(glob.glob(f"{peers}/lib/python*/site-packages/{package}/{name}"))), None)
+
+
+def rivet(path):
+    """Rivet as a distribution among the others: name to version, where its program is installed."""
+    said = output(path, "--version") if path else ""
+    return {"rivet-cli": said.split()[1]} if said else {}
+
+
+def sling_home(folder, duckdb, extensions):
+    """Makes a home for Sling, in which the DuckDB that it starts finds the extensions that it would download."""
+    os.makedirs(folder, exist_ok=True)
+    install = "".join(f"install '{extension}';" for extension in extensions if extension)
+    subprocess.run([duckdb, "-no-init", "-bail", "-c", install], check=True, env=os.environ | {"HOME": folder})
+    return folder
+
+
 def about(arguments, psql, found_packages):
     cpu = cpu_model()
     cores = len(os.sched_getaffinity(0))

@@ -1,7 +1,9 @@
 """Runs programs and measures them from outside, the same way for every tool."""
 
+import ctypes
 import os
 import resource
+import signal
 import socket
 import subprocess
 import threading
@@ -9,6 +11,9 @@ import time
 from dataclasses import dataclass
 
 LIMIT_S = 1800
+# How long what a program has left running may take to end by itself.
+LEFT_S = 10
+PR_SET_CHILD_SUBREAPER = 36
 _running = set()
 
 
@@ -52,23 +57,47 @@ def _high_water_kib(pid):
         return 0
 
 
-def server_cpu_s(pid):
-    """What a server and its processes have used so far, those that have ended included."""
-    ticks = 0
+def _processes():
+    """Every process, with what /proc tells of it after its name."""
     for entry in os.listdir("/proc"):
         if not entry.isdigit():
             continue
         try:
             with open(f"/proc/{entry}/stat", encoding="ascii", errors="replace") as stat:
-                # The name before it may have blanks.
-                fields = stat.read().rpartition(")")[2].split()
+                # The name may have blanks.
+                yield int(entry), stat.read().rpartition(")")[2].split()
         except OSError:
             continue
-        if int(entry) == pid:
+
+
+def server_cpu_s(pid):
+    """What a server and its processes have used so far, those that have ended included."""
+    ticks = 0
+    for process, fields in _processes():
+        if process == pid:
             ticks += sum(map(int, fields[11:15]))
         elif int(fields[1]) == pid:
             ticks += sum(map(int, fields[11:13]))
     return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _children():
+    return {process for process, fields in _processes() if int(fields[1]) == os.getpid()}
+
+
+def _orphans(before):
+    """The usage of what programs that have ended left behind: Sling does not wait for the DuckDB that it starts, so the
+    system would count none of its work. As a subreaper we inherit it."""
+    deadline = time.monotonic() + LEFT_S
+    for pid in _children() - before:
+        while True:
+            ended, _, usage = os.wait4(pid, os.WNOHANG)
+            if ended:
+                yield pid, usage
+                break
+            if time.monotonic() > deadline:
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def run(commands, env, errors_path):
@@ -85,6 +114,8 @@ def run(commands, env, errors_path):
             if done.wait(0.02):
                 return
 
+    ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = _children()
     with open(errors_path, "wb") as errors:
         started = time.monotonic()
         processes = [_start(argv, env, errors) for argv in commands]
@@ -93,18 +124,18 @@ def run(commands, env, errors_path):
         timer.start()
         watcher = threading.Thread(target=watch, daemon=True)
         watcher.start()
-        usages = [(process, _end(process)) for process in processes]
+        usages = [(process.pid, _end(process)) for process in processes]
         wall = time.monotonic() - started
         timer.cancel()
         done.set()
         watcher.join()
+    usages += _orphans(before)
     own_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     kib = sum(
-        usage.ru_maxrss if usage.ru_maxrss > own_kib else seen.get(process.pid) or usage.ru_maxrss
-        for process, usage in usages
+        usage.ru_maxrss if usage.ru_maxrss > own_kib else seen.get(pid) or usage.ru_maxrss for pid, usage in usages
     )
     cpu = sum(usage.ru_utime + usage.ru_stime for _, usage in usages)
-    failed = [process.returncode for process, _ in usages if process.returncode != 0]
+    failed = [process.returncode for process in processes if process.returncode != 0]
     error = None
     if failed:
         with open(errors_path, encoding="utf-8", errors="replace") as errors:

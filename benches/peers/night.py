@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 
 import environment
 import measure
+from far import Far
 
 READERS = 4
 # Rows of the forty tables, the largest first.
@@ -85,46 +86,6 @@ def duckdb(peers, extension, url, folder):
     return [f"{peers}/bin/duckdb", "-no-init", "-bail", "-c", text]
 
 
-class Far:
-    """A relay by which every byte arrives half of a round trip later, in both directions."""
-
-    def __init__(self, url):
-        place = urlsplit(url)
-        script = (
-            "import asyncio, sys\n"
-            "host, port, delay = sys.argv[1], int(sys.argv[2]), float(sys.argv[3])\n"
-            "async def late(read, write):\n"
-            "    loop, queue = asyncio.get_running_loop(), asyncio.Queue(4096)\n"
-            "    async def writing():\n"
-            "        while piece := await queue.get():\n"
-            "            await asyncio.sleep(max(0, piece[0] - loop.time()))\n"
-            "            write.write(piece[1])\n"
-            "        write.close()\n"
-            "    task = asyncio.create_task(writing())\n"
-            "    while data := await read.read(1 << 16):\n"
-            "        await queue.put((loop.time() + delay, data))\n"
-            "    await queue.put(None)\n"
-            "    await task\n"
-            "async def connected(read, write):\n"
-            "    up, down = await asyncio.open_connection(host, port)\n"
-            "    await asyncio.gather(late(read, down), late(up, write), return_exceptions=True)\n"
-            "async def main():\n"
-            "    server = await asyncio.start_server(connected, '127.0.0.1', 0)\n"
-            "    print(server.sockets[0].getsockname()[1], flush=True)\n"
-            "    await server.serve_forever()\n"
-            "asyncio.run(main())\n"
-        )
-        argv = [sys.executable, "-c", script, place.hostname, str(place.port), str(ROUND_TRIP_S / 2)]
-        self.process = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
-        port = self.process.stdout.readline().strip()
-        user = f"{place.username}@" if place.username else ""
-        self.url = f"{place.scheme}://{user}127.0.0.1:{port}{place.path}"
-
-    def stop(self):
-        self.process.kill()
-        self.process.wait()
-
-
 def timed(name, argv_of, settings):
     folder = tempfile.mkdtemp(prefix=f"outhaul-night-{name}-")
     try:
@@ -149,7 +110,7 @@ def main():
     args = parser.parse_args()
     fill(args.url)
     url = args.url + "?sslmode=disable"
-    far = Far(args.url)
+    far = Far(args.url, ROUND_TRIP_S)
     relays = [far]
     tools = {
         "outhaul": lambda folder: outhaul(args.binary, url, folder),
@@ -159,7 +120,7 @@ def main():
     }
     settings = {}
     if "OUTHAUL_TEST_S3_ENDPOINT" in os.environ:
-        far_store = Far(os.environ["OUTHAUL_TEST_S3_ENDPOINT"])
+        far_store = Far(os.environ["OUTHAUL_TEST_S3_ENDPOINT"], ROUND_TRIP_S)
         relays.append(far_store)
         bucket = os.environ["OUTHAUL_TEST_S3_BUCKET"]
         root = lambda folder: f"s3://{bucket}/{os.path.basename(folder)}"

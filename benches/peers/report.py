@@ -6,6 +6,8 @@ import statistics
 from dataclasses import dataclass
 
 import chart
+import s3_requests
+from tables import FAR
 
 # How much slower than a single reader is noise.
 NOISE = 1.05
@@ -76,13 +78,11 @@ def bars(found):
     ]  # fmt: skip
 
 
-def tool_table(found, table):
-    """One row a tool, with its ratio to ours of the same format."""
+def tool_table(tools):
+    """One row a tool."""
     lines = ["| tool | wall s | client CPU s | server CPU s | peak MB | output MB | flush s | wall, least to most | checked | "
              "note |", "|---|---:|---:|---:|---:|---:|---:|---|---|---|"]  # fmt: skip
-    for tool in found["tools"].values():
-        if tool["table"] != table:
-            continue
+    for tool in tools:
         median, runs = tool["median"], tool["runs"]
         if median is None:
             lines.append(f"| {tool['title']} | - | - | - | - | - | - | - | - | {tool['absent'] or 'not run'} |")
@@ -107,12 +107,12 @@ def verdict(tool, problems):
 def ratio_table(found):
     """Ours to each peer, of the same table and format."""
     pairs = [
-        ("parquet", ("duckdb-parquet", "connectorx", "adbc", "drain")),
-        ("csv", ("duckdb-csv", "psql-csv", "pg-dump")),
+        ("parquet", ("duckdb-parquet", "connectorx", "adbc", "sling-parquet", "rivet-parquet", "drain")),
+        ("csv", ("duckdb-csv", "psql-csv", "sling-csv", "rivet-csv", "pg-dump")),
         ("ndjson", ("duckdb-json",)),
     ]
     lines = ["| ours | peer | wall | client CPU | peak memory | output |", "|---|---|---:|---:|---:|---:|"]
-    for table in ("lineitem", "events"):
+    for table in ("lineitem", "events", "s3", FAR):
         for ours, peers in pairs:
             for peer in peers:
                 left, right = (found["tools"].get(f"{table}-{name}") for name in (ours, peer))
@@ -124,6 +124,45 @@ def ratio_table(found):
                 )
                 lines.append(f"| {table}, {ours} | {right['title']} | {' | '.join(values)} |")
     return "\n".join(lines)
+
+
+def request_table(found):
+    """Requests of one run by kind, and their price."""
+    used = [kind for kind in s3_requests.KINDS if any(run["counts"].get(kind) for run in found["requests"].values())]
+    titles = " | ".join(s3_requests.KINDS[kind][0] for kind in used)
+    lines = [f"| tool | {titles} | total | USD |", "|---|" + "---:|" * (len(used) + 2)]
+    for name, run in found["requests"].items():
+        counts = " | ".join(str(run["counts"].get(kind, 0)) for kind in used)
+        total = sum(run["counts"].values())
+        lines.append(f"| {found['tools'][name]['title']} | {counts} | {total} | {run['usd']:.6f} |")
+    return "\n".join(lines)
+
+
+def sections(found):
+    """The tables of every tool; those to S3 and from a far server in sections of their own, which say what that is."""
+    way = found["far"]
+    prose = {
+        "S3": "lineitem to the S3 server on the same machine.\n\n",
+        "A far server": (
+            f"A tenth of lineitem, by a relay: every byte arrives {way['round_trip_s'] * 500:.0f} ms later, in each "
+            f"direction, and the line takes {way['bytes_per_s'] / 1e6:.0f} MB a second for all connections together. It "
+            "has no slow start, which a real line has, and what the relay needs of the same cores, about a tenth of one, "
+            "is in none of the columns.\n\n"
+        ),
+    }
+    groups = {}
+    for tool in (tool for tool in found["tools"].values() if tool["median"] or tool["absent"]):
+        title = "S3" if tool["s3"] else "A far server" if tool["table"] == FAR else tool["table"]
+        groups.setdefault(title, []).append(tool)
+    parts = [f"## {title}\n\n{prose.get(title, '')}{tool_table(tools)}" for title, tools in groups.items()]
+    if found["requests"]:
+        parts.append(
+            "## Requests to S3\n\nOf one more run each, which is not timed, counted by a relay in front of the server. "
+            f"USD are by the usual list price: {1000 * s3_requests.WRITE:.3f} for 1,000 PUT, POST and LIST, "
+            f"{1000 * s3_requests.READ:.4f} for 1,000 GET and HEAD, nothing for DELETE; a multipart upload pays for "
+            f"its create, each part, and its complete.\n\n{request_table(found)}"
+        )
+    return parts
 
 
 def start_table(found):
@@ -160,9 +199,8 @@ def page(found):
         "cores. What every run wrote was read again, and row count and aggregates of every column were compared with "
         "PostgreSQL's own (of pg_dump's only the count).",
     ]
-    names = list(dict.fromkeys(tool["table"] for tool in found["tools"].values() if tool["median"] or tool["absent"]))
-    parts += [f"## {name}\n\n{tool_table(found, name)}" for name in names]
-    if names:
+    parts += sections(found)
+    if found["tools"]:
         parts.append(f"## Outhaul's figures by its peers'\n\n{ratio_table(found)}")
     if found["start_s"]:
         parts.append(
@@ -176,7 +214,11 @@ def page(found):
     versions = "\n".join(
         f"- {name} {version}" for name, version in about["versions"]["peers"].items()
     ) + f"\n- {about['versions']['psql']}\n- {about['versions']['seaweedfs']}"
-    parts.append(f"## Versions\n\n{versions}")
+    parts.append(
+        "## Versions\n\nPeers are at the newest version of which a package registry has every part: of DuckDB there are "
+        "newer ones, but the extension for PostgreSQL is not packaged for them, and of Sling, which then download their "
+        f"program from elsewhere when they are first called.\n\n{versions}"
+    )
     parts.append(
         "Every single run, the commands and the server's settings are in [results.json](results.json). "
         "To repeat it: `scripts/bench`."

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 
 EPOCH = "date '1970-01-01'"
+# The table that is read by the relay of a long way.
+FAR = "far"
 
 
 @dataclass
@@ -24,6 +26,8 @@ class Table:
     # Columns in order, with the types that DuckDB reads CSV and JSON as.
     columns: dict[str, str]
     checks: list[Check] = field(default_factory=list)
+    # The table that it is made from.
+    source: str | None = None
 
 
 def same(name, expression):
@@ -177,6 +181,14 @@ def small(name, rows):
     return Table(name, SMALL_SQL.format(name=name, rows=rows), {"id": "bigint", "name": "varchar"}, SMALL_CHECKS)
 
 
+# A tenth of lineitem: a long way takes its time.
+FAR_SQL = """
+create table public.far (like public.lineitem);
+insert into public.far select * from public.lineitem where id <= (select max(id) / 10 from public.lineitem);
+alter table public.far add constraint far_pkey primary key (id);
+"""
+
+
 def tables(scale):
     """All tables by name, sized for a scale factor; `one` and `tiny` keep their size."""
     events = EVENTS_SQL.replace("{rows}", str(max(1000, round(1_000_000 * scale))))
@@ -185,6 +197,7 @@ def tables(scale):
         Table("lineitem", None, LINEITEM_COLUMNS, LINEITEM_CHECKS),
         Table("events", events, EVENTS_COLUMNS, EVENTS_CHECKS),
         Table("wide", wide, {"id": "bigint", "body": "varchar", "blob": "blob"}, WIDE_CHECKS),
+        Table(FAR, FAR_SQL, LINEITEM_COLUMNS, LINEITEM_CHECKS, source="lineitem"),
         small("tiny", 100),
         small("one", 1),
     ]
@@ -198,4 +211,4 @@ create table public.lineitem5 (like public.lineitem);
 
 def five_times():
     """Five times lineitem: 5 x the rows, otherwise the same."""
-    return Table("lineitem5", LINEITEM5_SQL, LINEITEM_COLUMNS, LINEITEM_CHECKS)
+    return Table("lineitem5", LINEITEM5_SQL, LINEITEM_COLUMNS, LINEITEM_CHECKS, source="lineitem")
