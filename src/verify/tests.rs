@@ -1,7 +1,7 @@
 use std::num::NonZeroU64;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, FixedSizeBinaryArray, Float32Array,
+    Array, ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal64Array, FixedSizeBinaryArray, Float32Array,
     Float64Array, Int32Array, Int64Array, ListArray, MapBuilder, RecordBatch, StringArray, StringBuilder, StructArray,
     TimestampMicrosecondArray,
 };
@@ -42,7 +42,7 @@ fn columns(kind: Format) -> Vec<(ColumnPlan, ArrayRef)> {
     } else {
         (Carrier::PgTimestampTz, Arc::new(Int64Array::from_iter(moments)))
     };
-    let price = Decimal128Array::from_iter([Some(-5), Some(1230), None]).with_precision_and_scale(12, 2).unwrap();
+    let price = Decimal64Array::from_iter([Some(-5), Some(1230), None]).with_precision_and_scale(12, 2).unwrap();
     let uuids = FixedSizeBinaryArray::try_from_iter([[1_u8; 16], [2; 16], [0; 16]].into_iter()).unwrap();
     let mut columns = vec![
         make("id", "bigint", Carrier::Int64, Arc::new(Int64Array::from_iter_values([2, 1, 3]))),
