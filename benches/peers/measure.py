@@ -1,6 +1,7 @@
 """Runs programs and measures them from outside, the same way for every tool."""
 
 import ctypes
+import json
 import os
 import resource
 import signal
@@ -143,13 +144,20 @@ def run(commands, env, errors_path):
     return Usage(wall, cpu, kib * 1024 / 1e6, error)
 
 
-class Relay:
-    """A TCP relay in front of PostgreSQL that notes when the server's first CopyData message goes through."""
+def tell(found, out):
+    """Prints what was found as JSON, and writes it to a file where one is named."""
+    text = json.dumps(found, indent=2)
+    print(text)
+    if out:
+        with open(out, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
 
-    def __init__(self, port):
-        self.target = port
-        self.first = None
-        self.seen = threading.Event()
+
+class Front:
+    """Listens in front of a server; each client has a connection to it, and `serve` does with both what it is for."""
+
+    def __init__(self, target):
+        self.target = target
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
         threading.Thread(target=self._accept, daemon=True).start()
@@ -163,17 +171,29 @@ class Relay:
                 client, _ = self.listener.accept()
             except OSError:
                 return
-            server = socket.create_connection(("127.0.0.1", self.target))
+            server = socket.create_connection(self.target)
             for end in (client, server):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
-            threading.Thread(target=self._pass, args=(server, client, _messages()), daemon=True).start()
+            threading.Thread(target=self.serve, args=(client, server), daemon=True).start()
 
-    def _pass(self, source, sink, messages):
+
+class Relay(Front):
+    """A TCP relay in front of PostgreSQL that notes when the server's first CopyData message goes through."""
+
+    def __init__(self, port):
+        self.first = None
+        self.seen = threading.Event()
+        super().__init__(("127.0.0.1", port))
+
+    def serve(self, client, server):
+        threading.Thread(target=self._pass, args=(client, server, None), daemon=True).start()
+        self._pass(server, client, messages())
+
+    def _pass(self, source, sink, kinds):
         try:
             while data := source.recv(1 << 16):
                 sink.sendall(data)
-                if messages and not self.seen.is_set() and b"d" in messages(data):
+                if kinds and not self.seen.is_set() and b"d" in kinds(data):
                     self.first = time.monotonic()
                     self.seen.set()
         except OSError:
@@ -186,7 +206,7 @@ class Relay:
                     pass
 
 
-def _messages():
+def messages():
     """Splits what a server sends (a type byte, then a length that counts itself) into messages as they come; gives the
     types of those that begin in each piece. Sound without TLS only: there, each byte of the stream is of a message."""
     head = bytearray()

@@ -9,7 +9,6 @@ left out. Prints JSON; ratios are of one run.
 """
 
 import argparse
-import json
 import os
 import shutil
 import statistics
@@ -150,7 +149,7 @@ def main():
     bars = {name: {"measured": round(walls[name], 2), "bar": bar, "met": walls[name] < bar} for name, bar in BARS.items() if name in walls}
     if ratio is not None:
         bars["night"] = {"measured": round(ratio, 3), "bar": NIGHT_BAR, "met": ratio <= NIGHT_BAR}
-    text = json.dumps({
+    measure.tell({
         "date": time.strftime("%Y-%m-%d"),
         "rounds": args.rounds,
         "tables": len(ROWS), "rows": sum(ROWS), "readers": READERS,
@@ -159,11 +158,7 @@ def main():
         "cpu_s": {name: round(statistics.median(usage.cpu_s for usage in runs), 2) for name, runs in found.items()},
         "peak_mb": {name: round(max(usage.rss_mb for usage in runs), 1) for name, runs in found.items()},
         "bars": bars,
-    }, indent=2)  # fmt: skip
-    print(text)
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as out:
-            out.write(text + "\n")
+    }, args.out)  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from urllib.parse import urlsplit
 
@@ -35,34 +34,18 @@ PIECE = 1 << 20
 TPCH = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../../scripts/tpch")
 
 
-class Stub:
+class Stub(measure.Front):
     """A server that answers COPYs it has seen from memory, and passes all else on to another."""
 
     def __init__(self, url):
-        place = urlsplit(url)
-        self.target = (place.hostname, place.port)
         self.recorded = {}
         self.replayed = 0
-        self.listener = socket.create_server(("127.0.0.1", 0))
+        place = urlsplit(url)
+        super().__init__((place.hostname, place.port))
         user = f"{place.username}@" if place.username else ""
-        self.url = f"{place.scheme}://{user}127.0.0.1:{self.listener.getsockname()[1]}{place.path}?sslmode=disable"
-        threading.Thread(target=self._accept, daemon=True).start()
+        self.url = f"{place.scheme}://{user}127.0.0.1:{self.port}{place.path}?sslmode=disable"
 
-    def close(self):
-        self.listener.close()
-
-    def _accept(self):
-        while True:
-            try:
-                client, _ = self.listener.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._serve, args=(client,), daemon=True).start()
-
-    def _serve(self, client):
-        server = socket.create_connection(self.target)
-        for end in (client, server):
-            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    def serve(self, client, server):
         try:
             with client, server:
                 Session(self, client, server).serve()
@@ -140,39 +123,18 @@ class Session:
             self.client.sendall(view[at : at + PIECE])
 
     def record(self, request):
+        """All that the server says, to its ReadyForQuery."""
         self.server.sendall(request)
-        answer, ended = bytearray(), ends()
-        while True:
+        answer, kinds, ready = bytearray(), measure.messages(), False
+        # Six bytes, of which a piece may lack the last.
+        while not (ready and answer[-6:-5] == b"Z"):
             data = self.server.recv(PIECE)
             if not data:
                 raise OSError("the server has gone")
             self.client.sendall(data)
             answer += data
-            if ended(data):
-                return bytes(answer)
-
-
-def ends():
-    """Follows a server's messages; true once a piece ends with ReadyForQuery."""
-    head, skip = bytearray(), 0
-
-    def ended(data):
-        nonlocal skip
-        at, last = 0, None
-        while at < len(data):
-            step = min(skip, len(data) - at)
-            skip -= step
-            at += step
-            if skip == 0 and at < len(data):
-                taken = data[at : at + 5 - len(head)]
-                head.extend(taken)
-                at += len(taken)
-                if len(head) == 5:
-                    last, skip = head[:1], int.from_bytes(head[1:], "big") - 4
-                    head.clear()
-        return last == b"Z" and skip == 0
-
-    return ended
+            ready = ready or b"Z" in kinds(data)
+        return bytes(answer)
 
 
 def export(binary, url, table, form, readers):
@@ -251,14 +213,10 @@ def main():
     bars = {"cpu": {"measured": worst, "bar": CPU_BAR, "met": worst <= CPU_BAR}}
     if shares:
         bars["linear"] = {"measured": min(shares), "bar": LINEAR_BAR, "met": min(shares) >= LINEAR_BAR}
-    text = json.dumps({
+    measure.tell({
         "date": time.strftime("%Y-%m-%d"), "cores": cores, "format": args.format, "rows": rows, "rounds": args.rounds,
         "partitions": PARTITIONS, "readers": table, "bars": bars,
-    }, indent=2)  # fmt: skip
-    print(text)
-    if args.out:
-        with open(args.out, "w", encoding="utf-8") as out:
-            out.write(text + "\n")
+    }, args.out)  # fmt: skip
 
 
 if __name__ == "__main__":
