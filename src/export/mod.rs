@@ -24,6 +24,7 @@ pub(crate) mod place;
 mod planned;
 mod protect_key;
 mod protect_names;
+mod receipts;
 pub(crate) mod record;
 pub mod request;
 pub mod resume;

@@ -1,6 +1,5 @@
 //! `resume`: goes on with a run whose process died, from its journal alone. That of a job's root is in `job_resume.rs`.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,12 +14,12 @@ use super::finish;
 use super::finish::RunTarget;
 use super::hold::Hold;
 use super::identity::RunIdentity;
-use super::leftovers::DeadRun;
 use super::mark::Mark;
 use super::outside::Outside;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::{of_run, place_by};
 use super::planned::Planned;
+use super::receipts::{discard_others, receipts_of_plan};
 use super::record::RunRecord;
 use super::run::{Carry, ONLY, Run, unless_cancelled};
 use super::since::Continuation;
@@ -28,8 +27,8 @@ use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::commit::{Existing, Placement, look};
 use crate::model::{
-    CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, Plan, ProtectKeyPlace,
-    ProtectOptions, ResumedProgress, SnapshotRecord, StagedObject, Staging, Target,
+    CredentialCommand, Event, ExportErrorKind, ExportReport, OnExisting, PartitionReceipt, ProtectKeyPlace,
+    ProtectOptions, ResumedProgress, SnapshotRecord, Target,
 };
 use crate::source::{Begun, Reading, Source};
 use crate::store::owner::{owner, refuse_alive};
@@ -238,7 +237,9 @@ impl Unfinished {
         journal.record_epoch(hold.claim.epoch(), run.seed).await?;
         hold.settle_dead_runs(destination, placement, Some(&record.run_id)).await?;
         let previous = previous(run, destination, placement).await?;
-        let receipts = receipts_of_plan(destination, placement, journal, &record.plan).await?;
+        let sorted = receipts_of_plan(destination, journal, &record.plan).await?;
+        discard_others(destination, placement, journal, &sorted).await?;
+        let receipts: Vec<PartitionReceipt> = sorted.whole.into_values().collect();
         failpoint::reach("receipts").await;
         let unfinished = Self { record, receipts, previous };
         let (run_id, missing) = (&unfinished.record.run_id, unfinished.missing());
@@ -352,66 +353,4 @@ async fn previous(
         }
         None => Ok(None),
     }
-}
-
-/// One receipt for each partition of the plan that has one whose objects are all there; whatever else the run has begun is
-/// removed.
-pub(super) async fn receipts_of_plan(
-    destination: &Destination,
-    placement: &Placement,
-    journal: &Journal,
-    plan: &Plan,
-) -> Result<Vec<PartitionReceipt>, ExportError> {
-    let listed = destination.open_uploads().await.unwrap_or_else(|error| {
-        tracing::warn!(
-            %error,
-            "open uploads cannot be listed; receipts are believed"
-        );
-        None
-    });
-    let open: Option<HashSet<(String, String)>> = listed.map(|listed| listed.into_iter().collect());
-    let mut good: BTreeMap<u32, PartitionReceipt> = BTreeMap::new();
-    let planned: HashSet<u32> = plan.partitions.iter().map(|partition| partition.number).collect();
-    for receipt in journal.receipts().await?.into_iter().filter(|receipt| planned.contains(&receipt.partition)) {
-        let better = good.get(&receipt.partition).is_none_or(|other| other.parts.is_empty());
-        if better && is_whole(destination, &receipt, open.as_ref()).await? {
-            good.insert(receipt.partition, receipt);
-        }
-    }
-    let parts = good.values().flat_map(|receipt| &receipt.parts);
-    let kept: HashMap<&str, Option<&str>> =
-        parts.map(|part| (part.object.path.as_str(), part.object.staging.upload_id())).collect();
-    if let Some(run) = DeadRun::of(journal.clone(), placement).await? {
-        run.discard_but(destination, &kept).await?;
-    }
-    Ok(good.into_values().collect())
-}
-
-/// Whether every object of a receipt is staged, or visible already.
-pub(super) async fn is_whole(
-    destination: &Destination,
-    receipt: &PartitionReceipt,
-    open: Option<&HashSet<(String, String)>>,
-) -> Result<bool, ExportError> {
-    for part in &receipt.parts {
-        let object = &part.object;
-        let staged = match &object.staging {
-            Staging::Local { file } => is_there(destination, file, object).await?,
-            Staging::Multipart { upload_id, .. } => {
-                open.is_none_or(|open| open.contains(&(object.path.clone(), upload_id.clone())))
-            }
-            Staging::Published => false,
-        };
-        if !staged && !is_there(destination, &object.path, object).await? {
-            tracing::warn!(path = object.path, "a part that has a receipt is gone; its partition is read again");
-            return Ok(false);
-        }
-    }
-    Ok(true)
-}
-
-async fn is_there(destination: &Destination, path: &str, object: &StagedObject) -> Result<bool, ExportError> {
-    let facts = destination.head(path).await?;
-    Ok(facts
-        .is_some_and(|facts| facts.bytes == object.bytes && facts.crc64nvme.is_none_or(|crc| crc == object.crc64nvme)))
 }

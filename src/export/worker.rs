@@ -93,6 +93,9 @@ struct Attempt<'a> {
     /// The last part on its way to being visible, in a task of its own: a cancel in the middle of it would leave a part
     /// of which nobody knows whether it is.
     showing: Option<JoinHandle<Result<(), StoreError>>>,
+    /// The receipt on its way into the journal, in a task of its own: a cancel in the middle of it would take away the parts
+    /// of a receipt that stays.
+    noting: Option<JoinHandle<Result<PartitionReceipt, ExportError>>>,
     read: AmountRead,
     /// How its objects are named; `None` until the source says it of bytes of its own.
     kind: Option<ObjectKind>,
@@ -107,7 +110,7 @@ struct Attempt<'a> {
 ///
 /// # Errors
 /// Of source, encoder or store, with the partition named. Nothing of the attempt is left behind then, nor after a
-/// cancel.
+/// cancel; one that comes while the receipt is written is too late.
 ///
 /// # Cancel safety
 /// Cancel through `cancel`: it aborts uploads. Dropping the future publishes nothing but leaves uploads to the journal.
@@ -132,6 +135,7 @@ pub(crate) async fn export_partition(
         spare: Vec::new(),
         unsure: false,
         showing: None,
+        noting: None,
         read: match work.plan.content {
             PlannedContent::Rows => AmountRead::Rows(0),
             PlannedContent::Bytes => AmountRead::Bytes(0),
@@ -147,12 +151,36 @@ pub(crate) async fn export_partition(
     match result {
         Ok(receipt) => Ok(receipt),
         Err(error) => {
+            if let Some(noting) = attempt.noting.take()
+                && let Ok(Ok(receipt)) = noting.await
+            {
+                return Ok(receipt);
+            }
             if !attempt.abort().await {
                 work.litter.set();
             }
             Err(error.in_partition(work.plan.relation.name.as_deref(), partition.number))
         }
     }
+}
+
+/// Writes a receipt into the journal. Where another process commits, it must still be the one that the receipt is for, before
+/// and after.
+async fn note(
+    receipt: PartitionReceipt,
+    journal: Journal,
+    fence: Option<Fence>,
+) -> Result<PartitionReceipt, ExportError> {
+    if let Some(fence) = &fence {
+        fence.check().await?;
+        failpoint::reach("fenced").await;
+    }
+    journal.record_receipt(&receipt).await?;
+    failpoint::reach("receipted").await;
+    if let Some(fence) = &fence {
+        fence.check_open(&journal).await?;
+    }
+    Ok(receipt)
 }
 
 impl Attempt<'_> {
@@ -171,18 +199,10 @@ impl Attempt<'_> {
             parts: self.parts.clone(),
         };
         failpoint::reach("finished").await;
-        if let Some(journal) = self.work.outlet.journal() {
-            if let Some(fence) = &self.work.fence {
-                fence.check().await?;
-                failpoint::reach("fenced").await;
-            }
-            journal.record_receipt(&receipt).await?;
-            if let Some(fence) = &self.work.fence {
-                fence.check_open(journal).await?;
-            }
-        }
-        failpoint::reach("receipted").await;
-        Ok(receipt)
+        let Some(journal) = self.work.outlet.journal().cloned() else { return Ok(receipt) };
+        let noted = self.noting.insert(tokio::spawn(note(receipt, journal, self.work.fence.clone()))).await;
+        self.noting = None;
+        noted.map_err(|error| ExportError::internal("noting a receipt").with_source(TaskLost::from(error)))?
     }
 
     fn encoding(&mut self) -> Result<(Box<dyn Encoder>, Tally), ExportError> {

@@ -230,9 +230,16 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn record_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
-        let name = format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt);
         // Without it the partition is read again.
-        self.note(&name, &ReceiptFile::from(receipt)).await
+        self.note(&receipt_name(receipt), &ReceiptFile::from(receipt)).await
+    }
+
+    /// Takes back what [`Self::record_receipt`] noted.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub(crate) async fn forget_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
+        self.destination.delete(&self.path(&receipt_name(receipt))).await
     }
 
     /// The receipts that can be read, in order of partitions; a partition may have several, of processes that overlapped.
@@ -399,6 +406,10 @@ impl Journal {
 /// Why a record cannot be read: the place, and not serde's own words, which may quote a value.
 pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     format!("it cannot be read as far as line {}, column {}", error.line(), error.column())
+}
+
+fn receipt_name(receipt: &PartitionReceipt) -> String {
+    format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt)
 }
 
 const RUN: &str = "run.json";

@@ -336,20 +336,7 @@ async fn a_receipt_whose_part_is_gone_is_not_believed() {
     pg.batch(TABLE).await;
     for place in Place::both() {
         killed(&pg, &place, "uploaded", &["--keep-snapshot", "60s"]).await;
-        match &place {
-            Place::Local(_) => {
-                let staged = place.list().await.into_keys().find(|path| path.contains("/staging/")).unwrap();
-                place.delete(&staged).await;
-            }
-            Place::S3(s3) => {
-                let client = s3.client();
-                let upload = place.list().await.into_keys().find(|path| path.contains("/uploads/")).unwrap();
-                let upload: Value = serde_json::from_slice(&place.get(&upload).await).unwrap();
-                let key = s3.key(&format!("dest/{}", upload["path"].as_str().unwrap()));
-                let id = upload["upload_id"].as_str().unwrap().to_owned();
-                object_store::multipart::MultipartStore::abort_multipart(&client, &key.into(), &id).await.unwrap();
-            }
-        }
+        place.lose_part("part-0").await;
         let run = resume(&pg, &place, &[]).run().await.expect(0);
         assert!(run.stderr.contains("is gone; its partition is read again"), "{}", run.stderr);
         assert_eq!(place.whole().await, rows(&pg).await);

@@ -98,6 +98,82 @@ async fn w7_a_killed_engine_costs_what_its_workers_were_at() {
     no_sessions_left(&pg).await;
 }
 
+/// A worker that is stopped while it writes a receipt keeps the part that the receipt names.
+#[tokio::test]
+async fn w7_a_worker_that_is_stopped_at_its_receipt_keeps_its_part() {
+    let pg = pg(18).await;
+    pg.batch(FEW).await;
+    for place in Place::both() {
+        let started = Driver::start(driver(&pg, &place, &[])).await;
+        let stop = Stop::at("receipted");
+        let running = started.worker(&pg, &place, "2").stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("TERM").await;
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        stop.release();
+        running.wait().await.expect(143);
+        let run = worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
+        assert_eq!(told(&run), (vec![0, 1, 3], vec![2]));
+        let run = started.running.wait().await.expect(0);
+        assert!(!run.stderr.contains("is gone"), "{}", run.stderr);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
+/// A receipt whose part is gone is believed by no worker, whether the run may remove it or not.
+#[tokio::test]
+async fn a_part_that_is_gone_before_the_workers_come_is_read_again() {
+    let pg = pg(18).await;
+    pg.batch(FEW).await;
+    for (place, off) in [(Place::S3(s3()), ""), (Place::S3(s3()), "forget-receipts"), (Place::local(), "")] {
+        let first = Driver::start(driver(&pg, &place, &["--keep-snapshot", "60s"])).await;
+        first.worker(&pg, &place, "0,2").run().await.expect(0);
+        kill(first.running).await;
+        place.lose_part("part-00002").await;
+        let second = Driver::start(resume(&pg, &place, &["--workers", "external"]).env("OUTHAUL_TEST_OFF", off)).await;
+        assert_eq!(second.partitions(), [1, 2, 3]);
+        assert_eq!(receipts(&place).await, if off.is_empty() { 1 } else { 2 });
+        let run = worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
+        assert_eq!(told(&run), (vec![1, 2, 3], vec![0]));
+        second.running.wait().await.expect(0);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
+/// A part that goes while workers read is read by another worker, and only the run's end removes what no receipt names. If none
+/// comes, the run ends, and can be resumed.
+#[tokio::test]
+async fn a_part_that_goes_while_workers_read_is_read_again_or_ends_the_run() {
+    let pg = pg(18).await;
+    pg.batch(FEW).await;
+    for (place, comes) in [(Place::S3(s3()), true), (Place::S3(s3()), false), (Place::local(), true)] {
+        let limits = format!("{QUICK},gone={}", if comes { 60.0 } else { 0.3 });
+        let run = driver(&pg, &place, &["--keep-snapshot", "60s"]).env("OUTHAUL_TEST_LIMITS", limits);
+        let started = Driver::start(run).await;
+        started.worker(&pg, &place, "0,1,2").run().await.expect(0);
+        place.lose_part("part-00002").await;
+        let stop = Stop::at("finished");
+        let again = comes.then(|| started.worker(&pg, &place, "2").stops([&stop]).spawn());
+        if let Some(again) = &again {
+            again.stands_at(&stop).await;
+        }
+        started.worker(&pg, &place, "3").run().await.expect(0);
+        started.running.stderr_has("a part that has a receipt is gone").await;
+        if let Some(again) = again {
+            stop.release();
+            assert_eq!(told(&again.wait().await.expect(0)), (vec![2], vec![]));
+            started.running.wait().await.expect(0);
+        } else {
+            let run = started.running.wait().await.expect(21);
+            assert!(run.stderr.contains("1 partition had a receipt whose part is gone"), "{}", run.stderr);
+            let run = resume(&pg, &place, &[]).run().await.expect(0);
+            assert!(run.report["rows_read_now"].as_u64() < Some(4000), "the rest alone is read: {}", run.report);
+        }
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+    no_sessions_left(&pg).await;
+}
+
 /// Two workers at addresses of their own, as on machines of their own.
 const HOSTS: [&str; 2] = ["127.0.0.2", "127.0.0.3"];
 

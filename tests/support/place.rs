@@ -141,6 +141,25 @@ impl Place {
         }
     }
 
+    /// Takes away a part that waits for its commit, of a name that has this in it.
+    pub(crate) async fn lose_part(&self, name: &str) {
+        let of = |folder: &'static str| move |path: &String| path.contains(folder) && path.contains(name);
+        match self {
+            Self::Local(_) => {
+                let staged = self.list().await.into_keys().find(of("/staging/")).unwrap();
+                self.delete(&staged).await;
+            }
+            Self::S3(s3) => {
+                let upload = self.list().await.into_keys().find(of("/uploads/")).unwrap();
+                let upload: Value = serde_json::from_slice(&self.get(&upload).await).unwrap();
+                let key = s3.key(&format!("dest/{}", upload["path"].as_str().unwrap()));
+                let id = upload["upload_id"].as_str().unwrap().to_owned();
+                let client = s3.client();
+                object_store::multipart::MultipartStore::abort_multipart(&client, &key.into(), &id).await.unwrap();
+            }
+        }
+    }
+
     /// The manifest.
     pub(crate) async fn manifest(&self) -> Value {
         serde_json::from_slice(&self.get("_manifest.json").await).unwrap()

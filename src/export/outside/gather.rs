@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::deal::weighed;
@@ -14,7 +15,7 @@ use crate::export::company::Company;
 use crate::export::error::ExportError;
 use crate::export::finish::RunTarget;
 use crate::export::hold::Hold;
-use crate::export::resume::receipts_of_plan;
+use crate::export::receipts::{Sorted, discard_others, receipts_of_plan};
 use crate::export::run::Run;
 use crate::export::worker::Work;
 use crate::model::{Event, ExportErrorKind, Invitation, PartitionReceipt, Plan, PlannedContent, WorkersWanted};
@@ -24,6 +25,9 @@ use crate::store::journal::plan_sha256;
 /// Between two looks into the journal, where nobody says that one is worth it: one request to list, and one for each new
 /// receipt.
 const LOOK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// So long a part that is gone may be missing at least, once all other partitions have their receipts.
+const GONE_PATIENCE: Duration = Duration::from_mins(5);
 
 /// Exports of a job whose journals are looked at so often; with more of them each has its turn less often.
 const EXPORTS_AT_ONCE: usize = 8;
@@ -37,13 +41,16 @@ struct Gathered {
     amounts: BTreeMap<u32, (u64, u64)>,
     /// How many receipts whoever starts the workers has told of.
     heard: u64,
+    /// Until when those whose parts are gone are awaited anew.
+    deadline: Option<Instant>,
 }
 
 /// Invites workers, and waits for a whole receipt of each partition that has none: those given, and theirs.
 ///
 /// # Errors
 /// A worker failed for a reason that no other one would mend; whoever starts them is gone
-/// ([`ExportErrorKind::SourceUnavailable`]); the source's guard; a cancel. What is in the journal stays there.
+/// ([`ExportErrorKind::SourceUnavailable`]); a part that had a receipt is gone, and nobody reads it again in time
+/// ([`ExportErrorKind::DestinationUnavailable`]); the source's guard; a cancel. What is in the journal stays there.
 ///
 /// # Cancel safety
 /// Cancel through `stop`.
@@ -63,6 +70,8 @@ pub(crate) async fn gather(
     let mut gathered = Gathered::default();
     gathered.add(&receipts);
     let gathering = async {
+        // Those that are not given are not whole.
+        gathered.known = journal.receipt_names().await?;
         invite(run, outside, work, journal, hold, &gathered).await?;
         failpoint::reach("invited").await;
         loop {
@@ -71,14 +80,19 @@ pub(crate) async fn gather(
             gathered.tell(work);
             if gathered.is_whole(&work.plan) {
                 failpoint::reach("gathered").await;
-                let chosen = receipts_of_plan(destination, placement, journal, &work.plan).await?;
-                if chosen.len() == work.plan.partitions.len() {
-                    return Ok(chosen);
+                let sorted = receipts_of_plan(destination, journal, &work.plan).await?;
+                if sorted.whole.len() == work.plan.partitions.len() {
+                    discard_others(destination, placement, journal, &sorted).await?;
+                    return Ok(sorted.whole.into_values().collect());
                 }
-                gathered.keep(&chosen);
+                gathered.keep(&sorted);
             }
+            let missing = work.plan.partitions.len() - gathered.amounts.len();
             if gone {
-                return Err(nobody(work.plan.partitions.len() - gathered.amounts.len()));
+                return Err(nobody(missing));
+            }
+            if gathered.deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Err(not_again(missing));
             }
         }
     };
@@ -171,6 +185,26 @@ fn nobody(missing: usize) -> ExportError {
     )
 }
 
+fn not_again(missing: usize) -> ExportError {
+    let missing = counted(missing, "partition");
+    let message = format!("{missing} had a receipt whose part is gone, and no worker has read it again in time");
+    ExportError::new(ExportErrorKind::DestinationUnavailable, message).with_hint(
+        "somebody else has removed it: a rule of the bucket that aborts old uploads must leave them longer than a run takes. \
+         What is there stays: `outhaul resume`, with or without --workers external, reads the rest while the snapshot is kept",
+    )
+}
+
+/// So long other attempts at partitions may take: twice what these have taken, and some minutes.
+fn patience(gone: &[PartitionReceipt]) -> Duration {
+    let span = |receipt: &PartitionReceipt| {
+        let began = receipt.parts.iter().map(|part| part.started_at).min()?;
+        let ended = receipt.parts.iter().map(|part| part.finished_at).max()?;
+        (ended - began).to_std().ok()
+    };
+    let longest = gone.iter().filter_map(span).max().unwrap_or_default();
+    failpoint::limit("gone", GONE_PATIENCE).saturating_add(longest.saturating_mul(2))
+}
+
 impl Gathered {
     fn add(&mut self, receipts: &[PartitionReceipt]) {
         for receipt in receipts {
@@ -183,10 +217,10 @@ impl Gathered {
         plan.partitions.iter().all(|partition| self.amounts.contains_key(&partition.number))
     }
 
-    /// Forgets what has turned out not to be whole.
-    fn keep(&mut self, chosen: &[PartitionReceipt]) {
-        let whole: HashSet<u32> = chosen.iter().map(|receipt| receipt.partition).collect();
-        self.amounts.retain(|partition, _| whole.contains(partition));
+    /// Forgets what has turned out not to be whole: a worker may be at it again already.
+    fn keep(&mut self, Sorted { whole, gone }: &Sorted) {
+        self.amounts.retain(|partition, _| whole.contains_key(partition));
+        self.deadline.get_or_insert(Instant::now() + patience(gone));
     }
 
     /// Looks into the journal.

@@ -1,7 +1,7 @@
 //! The worker's side: it joins a run that waits for workers, reads its share of the partitions, and leaves a receipt of
 //! each in the run's journal.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,8 +22,8 @@ use crate::export::hold::{Retention, settle};
 use crate::export::mark::Mark;
 use crate::export::patience::{ABORT_PATIENCE, to_its_end};
 use crate::export::planned::Planned;
+use crate::export::receipts::sorted;
 use crate::export::record::RunRecord;
-use crate::export::resume::is_whole;
 use crate::export::run::{ONLY, Run, unless_cancelled};
 use crate::model::{
     CredentialCommand, ExportErrorKind, PartitionDone, PartitionReceipt, Plan, ProtectKeyPlace, RunFence, Target,
@@ -345,17 +345,12 @@ impl Joined {
     }
 
     /// The whole receipts of some partitions.
-    async fn receipts(&self, mine: &[u32]) -> Result<HashMap<u32, PartitionReceipt>, ExportError> {
-        let mut whole = HashMap::new();
+    async fn receipts(&self, mine: &[u32]) -> Result<BTreeMap<u32, PartitionReceipt>, ExportError> {
         if failpoint::off("known-receipts") {
-            return Ok(whole);
+            return Ok(BTreeMap::new());
         }
-        for receipt in self.journal.receipts_of(&mine.iter().copied().collect::<HashSet<u32>>()).await? {
-            if !whole.contains_key(&receipt.partition) && is_whole(&self.destination, &receipt, None).await? {
-                whole.insert(receipt.partition, receipt);
-            }
-        }
-        Ok(whole)
+        let receipts = self.journal.receipts_of(&mine.iter().copied().collect()).await?;
+        Ok(sorted(&self.destination, receipts).await?.whole)
     }
 
     /// Connects, and waits for its turn.

@@ -56,22 +56,31 @@ impl Journal {
         Ok(self.records("failures").await?.into_iter().filter_map(|(_, failure)| failure).collect())
     }
 
+    /// The names of all receipts.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn receipt_names(&self) -> Result<HashSet<String>, StoreError> {
+        let files = self.destination.list(&self.path("receipts")).await?;
+        let names = files.into_iter().filter_map(|(path, _)| path.rsplit('/').next().map(str::to_owned));
+        // What is being written stands under a hidden name.
+        Ok(names.filter(|name| !name.starts_with('.')).collect())
+    }
+
     /// The receipts that have come since, in order of partitions; `known` are the names of those that were seen, and of
     /// these when it returns.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn receipts_but(&self, known: &mut HashSet<String>) -> Result<Vec<PartitionReceipt>, StoreError> {
-        let folder = self.path("receipts");
+        let mut new: Vec<String> =
+            self.receipt_names().await?.into_iter().filter(|name| !known.contains(name)).collect();
+        new.sort_unstable();
         let mut found = Vec::new();
-        for (path, _) in self.destination.list(&folder).await? {
-            let name = path.rsplit('/').next().unwrap_or_default();
-            // What is being written stands under a hidden name.
-            if name.starts_with('.') || known.contains(name) {
-                continue;
-            }
+        for name in new {
+            let path = self.path(&format!("receipts/{name}"));
             let Some(small) = self.destination.read(&path).await? else { continue };
-            known.insert(name.to_owned());
+            known.insert(name);
             match serde_json::from_slice::<ReceiptFile>(&small.bytes) {
                 Ok(file) => found.extend(PartitionReceipt::try_from(file).ok()),
                 Err(error) => {
@@ -88,16 +97,11 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn receipts_of(&self, partitions: &HashSet<u32>) -> Result<Vec<PartitionReceipt>, StoreError> {
-        let mut known: HashSet<String> = HashSet::new();
-        for (path, _) in self.destination.list(&self.path("receipts")).await? {
-            let Some(name) = path.rsplit('/').next() else { continue };
-            let number = name.split_once('-').and_then(|(number, _)| number.parse().ok());
-            // One whose name tells nothing is read.
-            if number.is_some_and(|number| !partitions.contains(&number)) {
-                known.insert(name.to_owned());
-            }
-        }
-        let found = self.receipts_but(&mut known).await?;
+        let number = |name: &String| name.split_once('-').and_then(|(number, _)| number.parse().ok());
+        let mut others = self.receipt_names().await?;
+        // One whose name tells nothing is read.
+        others.retain(|name| number(name).is_some_and(|number| !partitions.contains(&number)));
+        let found = self.receipts_but(&mut others).await?;
         Ok(found.into_iter().filter(|receipt| partitions.contains(&receipt.partition)).collect())
     }
 }
