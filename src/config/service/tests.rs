@@ -132,6 +132,12 @@ fn mistakes_have_their_line_and_the_nearest_word() {
             "[dataset.orders]\ntenant_setting = \"app.tenant\"",
             "tenant and tenant_setting are both given",
         ),
+        // Row security would be asked without a tenant: no rows, or those of whomever the role is set to.
+        (
+            "tenant = \"customer_id = {tenant}\"",
+            "tenant_setting = \"app.tenant\"\nread_mode = \"copy\"",
+            "sessions that are told no tenant_setting",
+        ),
         ("[source.shop]", "tls_cert = \"x\"\n[source.shop]", "tls_cert and tls_key belong together"),
         (
             "[source.shop]",

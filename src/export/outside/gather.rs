@@ -220,7 +220,7 @@ impl Gathered {
     /// Forgets what has turned out not to be whole: a worker may be at it again already.
     fn keep(&mut self, Sorted { whole, gone }: &Sorted) {
         self.amounts.retain(|partition, _| whole.contains_key(partition));
-        self.deadline.get_or_insert(Instant::now() + patience(gone));
+        self.deadline = Some(Instant::now() + patience(gone));
     }
 
     /// Looks into the journal.
