@@ -125,7 +125,7 @@ pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
         Ok((plan, destination)) => {
             let mut view = PlanView::new(&plan, asked.format);
             if let Some(destination) = &destination {
-                view.writes(&asked, destination, &commit);
+                view.writes(&plan, &asked, destination, &commit);
             }
             let answered = match front.reporter.form {
                 ReportForm::Text => stdout_answer(printable::lines(&view.to_string()).trim_end()),

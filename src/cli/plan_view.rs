@@ -129,6 +129,7 @@ impl<'a> PlanView<'a> {
     /// Says how and where the parts would be written, and what would become of what is there.
     pub(crate) fn writes(
         &mut self,
+        plan: &Plan,
         format: &FormatOptions,
         destination: &'a PlannedDestination,
         commit: &CommitOptions,
@@ -144,8 +145,8 @@ impl<'a> PlanView<'a> {
             format!("{written}\nin folders {}", levels.concat())
         });
         let words = [there, written];
-        for column in &mut self.columns {
-            column.protection = commit.output_rules().protection(column.name);
+        for (column, planned) in self.columns.iter_mut().zip(&plan.columns) {
+            column.protection = commit.output_rules().protection(planned);
         }
         self.writes = Some(WritesView { compression: format.compression, destination, words });
     }

@@ -85,7 +85,7 @@ pub(crate) fn build(
     let kind = facts.source.kind;
     let told = (facts.selection, facts.changes);
     let incremental = plan.watermark.as_ref();
-    let watermark = incremental.and_then(|it| watermark(it, &plan.columns, receipts, row_cap.truncated, told));
+    let watermark = incremental.and_then(|it| watermark(it, (&plan.columns, rules), receipts, row_cap.truncated, told));
 
     Ok(Manifest {
         run_id: facts.run_id,
@@ -146,14 +146,14 @@ fn schema(
 }
 
 /// What the manifest of this plan says of the columns of the files, but for what a run counts.
-pub(super) fn output_schema(
+pub(crate) fn output_schema(
     plan: &Plan,
     rules: OutputRules<'_>,
     format: Format,
     kind: &SourceKind,
 ) -> Vec<SchemaColumn> {
     let described = |column: ColumnPlan| {
-        let protection = rules.protection(&column.name);
+        let protection = rules.protection(&column);
         SchemaColumn { protection, ..schema_column(&column, format, kind) }
     };
     written(plan, rules).into_iter().map(described).collect()

@@ -2,20 +2,21 @@
 
 use crate::base::text::ordinal::{greater, ordinal};
 use crate::model::{
-    AskedColumns, ColumnOrigin, ColumnPlan, PartitionReceipt, PlannedWatermark, SchemaChange, Watermark, WatermarkScale,
+    AskedColumns, ColumnOrigin, ColumnPlan, OutputRules, PartitionReceipt, PlannedWatermark, Protection, SchemaChange,
+    Watermark, WatermarkScale,
 };
 
 /// The watermark of an export. One that a cap cut short hands on what it went on from: its own rows say nothing of those
 /// that it left out.
 pub(super) fn watermark(
     planned: &PlannedWatermark,
-    columns: &[ColumnPlan],
+    (columns, rules): (&[ColumnPlan], OutputRules<'_>),
     receipts: &[PartitionReceipt],
     truncated: bool,
     (selection, changes): (AskedColumns, Vec<SchemaChange>),
 ) -> Option<Watermark> {
     let before = planned.since.as_ref();
-    let (since, key) = (before.map(|since| since.run_id.clone()), output_names(&planned.key, columns));
+    let (since, key) = (before.map(|since| since.run_id.clone()), output_names(&planned.key, columns, rules));
     if truncated {
         let handed_on = before?.watermark.clone();
         return Some(Watermark { since, why_full: None, key, changes, ..handed_on });
@@ -44,9 +45,14 @@ pub(super) fn watermark(
     })
 }
 
-/// The names in the output of columns of the relation; none where one of them is not in it.
-fn output_names(key: &[String], columns: &[ColumnPlan]) -> Vec<String> {
-    let output = |name: &String| output_column(name, columns).map(|column| column.name.clone());
+/// The names in the output of columns of the relation; none where one of them is not in it, or may be equal there for rows
+/// that differ. Equal hashes are of equal values.
+fn output_names(key: &[String], columns: &[ColumnPlan], rules: OutputRules<'_>) -> Vec<String> {
+    let tells = |column: &&ColumnPlan| match rules.protect.and_then(|protect| protect.of(column)) {
+        None | Some(Protection::Hash) => true,
+        Some(Protection::Mask | Protection::Null | Protection::Drop) => false,
+    };
+    let output = |name: &String| output_column(name, columns).filter(tells).map(|column| column.name.clone());
     key.iter().map(output).collect::<Option<_>>().unwrap_or_default()
 }
 
@@ -96,7 +102,13 @@ mod tests {
     }
 
     fn made(planned: &PlannedWatermark, truncated: bool) -> Option<Watermark> {
-        watermark(planned, &plan().columns, &receipts(), truncated, (AskedColumns::default(), Vec::new()))
+        watermark(
+            planned,
+            (&plan().columns, OutputRules::default()),
+            &receipts(),
+            truncated,
+            (AskedColumns::default(), Vec::new()),
+        )
     }
 
     fn since(value: &str) -> SinceExport {

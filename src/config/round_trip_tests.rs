@@ -94,10 +94,10 @@ const CASES: &[Case] = &[
     case("keep_partition_columns", "true", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.keep)),
     case("open_parts", "3", FOLDERS, |r, _| r.commit.folders.as_ref().is_some_and(|it| it.open.get() == 3)),
     plain("protect", "email=mask", |r, _| {
-        r.commit.protect.as_ref().is_some_and(|it| it.of("email") == Some(Protection::Mask))
+        r.commit.protect.as_ref().is_some_and(|it| it.of_name("email") == Some(Protection::Mask))
     }),
     plain("protect_file", "p.toml", |r, _| {
-        r.commit.protect.as_ref().is_some_and(|it| it.of("my_email") == Some(Protection::Drop))
+        r.commit.protect.as_ref().is_some_and(|it| it.of_name("my_email") == Some(Protection::Drop))
     }),
     case("protect_key_file", "k", HASH, |r, _| {
         r.commit.protect.as_ref().is_some_and(|it| it.key_file.as_ref().is_some_and(|file| file.ends_with("k")))

@@ -26,18 +26,19 @@ pub(crate) fn sorted_columns(key: &[KeyColumn], columns: &[ColumnPlan]) -> Vec<(
     sorted
 }
 
-/// Whether Parquet orders what is written of a column as PostgreSQL orders the column.
+/// Whether Parquet orders what is written of a column as its source orders the column.
 fn same_order(column: &ColumnPlan) -> bool {
     // The infinities stand at either end, NULL only at one.
     let never_null = column.policies.on_unrepresentable != OnUnrepresentable::Null;
     match column.carrier {
-        Carrier::Bool | Carrier::Int16 | Carrier::Int32 | Carrier::Int64 | Carrier::Uuid => true,
+        Carrier::Bool | Carrier::Int16 | Carrier::Int32 | Carrier::Int64 => true,
         Carrier::Decimal128 { .. }
         | Carrier::Decimal256 { .. }
         | Carrier::Date32
         | Carrier::Time64
         | Carrier::Timestamp { .. } => never_null,
-        Carrier::Bytes => column.ordered,
+        // ClickHouse orders UUIDs by their second half.
+        Carrier::Bytes | Carrier::Uuid => column.ordered,
         Carrier::Float32
         | Carrier::Float64
         | Carrier::NumberText
@@ -108,9 +109,11 @@ mod tests {
             let expected = if qualifies { vec![(3, true), (2, false), (1, false)] } else { vec![(3, true)] };
             assert_eq!(sorted_with(column("x", carrier.clone())), expected, "{carrier:?}");
         }
-        for (ordered, length) in [(true, 3), (false, 1)] {
-            let bytes = ColumnPlan { ordered, ..column("x", Carrier::Bytes) };
-            assert_eq!(sorted_with(bytes).len(), length);
+        for carrier in [Carrier::Bytes, Carrier::Uuid] {
+            for (ordered, length) in [(true, 3), (false, 1)] {
+                let x = ColumnPlan { ordered, ..column("x", carrier.clone()) };
+                assert_eq!(sorted_with(x).len(), length, "{carrier:?}");
+            }
         }
     }
 

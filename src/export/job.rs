@@ -386,7 +386,7 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
             (Some(error), _) => Err(request.told(error)),
             (None, Some(plan)) => {
                 let compared =
-                    since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found).map(drop));
+                    since.get(relation).map_or(Ok(()), |found| since::compare(request, &plan, found, None).map(drop));
                 let counted = format_of(&plan, &request.format).and_then(|_| check_counts(&plan, request));
                 counted.and(compared).map(|()| plan)
             }

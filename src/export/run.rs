@@ -139,7 +139,7 @@ pub(super) async fn plan_alone(mut request: ExportRequest) -> Result<(Plan, Expo
     let plans = request.source.plan(vec![request.read_request_since(found.export()?)]).await;
     let plans = plans.map_err(|error| request.told(error))?;
     let plan = plans.into_iter().next().ok_or_else(|| ExportError::internal("the source planned nothing"))?;
-    since::compare(&request, &plan, &found)?;
+    since::compare(&request, &plan, &found, None)?;
     format_of(&plan, &request.format)?;
     check_counts(&plan, &request)?;
     Ok((plan, request))

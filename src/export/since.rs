@@ -11,11 +11,12 @@ use super::request::ExportRequest;
 use super::run::Run;
 use super::state::{JobState, NamedManifest};
 use crate::base::words::counted;
-use crate::commit::build::{schema_column, source_name};
+use crate::commit::build::{output_schema, source_name};
 use crate::commit::model::{Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
+use crate::encode::ProtectKey;
 use crate::model::{
-    AskedColumns, ColumnChange, CredentialCommand, ExportErrorKind, IncrementalOptions, OnSchemaChange, Plan,
+    AskedColumns, ColumnChange, CredentialCommand, ExportErrorKind, Format, IncrementalOptions, OnSchemaChange, Plan,
     ReadRequest, RunStatus, SchemaChange, ShapeOptions, Since, SinceExport,
 };
 use crate::store::{Destination, StoreOptions, shown};
@@ -108,7 +109,8 @@ impl Run {
     /// Compares what is planned with the export to go on from, and keeps how the columns differ.
     pub(super) fn compare_since(&self, plan: &Plan) -> Result<(), ExportError> {
         let Some(found) = self.since.get() else { return Ok(()) };
-        let changes = compare(&self.request, plan, found)?;
+        let key = self.protect_key.get().and_then(Option::as_ref).map(ProtectKey::id);
+        let changes = compare(&self.request, plan, found, key.as_deref())?;
         *found.changes.lock().unwrap_or_else(PoisonError::into_inner) = changes;
         Ok(())
     }
@@ -126,6 +128,7 @@ impl Run {
             ));
         }
         let Some(state) = &found.state else { return Ok(()) };
+        state.finish_unsaid(self.request.commit.aws_credential_command.as_ref()).await?;
         let url = self.place.manifest_url();
         state.begin(NamedManifest { run_id: self.request.commit.run_id.clone(), manifest: url }).await
     }
@@ -278,9 +281,13 @@ pub(super) fn compare(
     request: &ExportRequest,
     plan: &Plan,
     found: &Continuation,
+    protect_key: Option<&str>,
 ) -> Result<Vec<SchemaChange>, ExportError> {
     let (Some(asked), Some((url, before))) = (&request.incremental, &found.before) else { return Ok(Vec::new()) };
     let Some(watermark) = &before.watermark else { return Ok(Vec::new()) };
+    let kind = &before.source.kind;
+    let columns = output_schema(plan, request.commit.output_rules(), request.format.format, kind);
+    let is_text = request.format.format != Format::Parquet;
     let differs = [
         ("--table or --query", before.source.name != source_name(plan)),
         ("--watermark", watermark.column != asked.column),
@@ -288,6 +295,13 @@ pub(super) fn compare(
         ("the columns that are asked for", watermark.selection != selection(&request.shape)),
         ("--allow-rls", before.source.row_security != plan.relation.row_security),
         ("--format", before.format.format() != request.format.format),
+        // One reader of all loads finds the parts by their names, and these end with it.
+        ("--compression", is_text && before.format.compression != request.format.compression),
+        ("--protect", protects_otherwise(&before.schema, &columns)),
+        (
+            "the key of --protect",
+            protect_key.is_some_and(|key| before.protection_key.as_deref().is_some_and(|old| old != key)),
+        ),
     ];
     let fields: Vec<&str> = differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect();
     if !fields.is_empty() {
@@ -295,9 +309,7 @@ pub(super) fn compare(
         return Err(ExportError::new(ExportErrorKind::Usage, message)
             .with_hint("ask for the same, or export all rows again with --since none"));
     }
-    let kind = &before.source.kind;
-    let columns = plan.columns.iter().map(|column| schema_column(column, request.format.format, kind));
-    let changes = changes(&before.schema, &columns.collect::<Vec<_>>());
+    let changes = changes(&before.schema, &columns);
     if changes.is_empty() {
         return Ok(changes);
     }
@@ -309,6 +321,13 @@ pub(super) fn compare(
     }
     tracing::warn!(changes = told.join(", "), "the columns differ from those of the export before");
     Ok(changes)
+}
+
+/// Whether a column is protected otherwise than it was: equal values would not be equal over all loads.
+fn protects_otherwise(before: &[SchemaColumn], now: &[SchemaColumn]) -> bool {
+    let of =
+        |column: &SchemaColumn| before.iter().find(|old| old.name == column.name).map(|old| old.protection.clone());
+    now.iter().any(|column| of(column).is_some_and(|protection| protection != column.protection))
 }
 
 fn told(change: &SchemaChange) -> String {

@@ -7,10 +7,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::error::ExportError;
+use super::finish::RunTarget;
+use super::place::place_by;
 use super::since::manifest_at;
 use crate::base::failpoint;
+use crate::commit::placement::MANIFEST_PATH;
 use crate::model::{CommitOptions, CredentialCommand, ExportErrorKind, RunStatus, StatePlace};
-use crate::store::{Destination, StoreOptions, Version, of_records, unreadable};
+use crate::store::{Destination, Journal, StoreOptions, Version, of_records, unreadable};
 
 /// The version of the object.
 const STATE_VERSION: u32 = 1;
@@ -51,6 +54,8 @@ pub(crate) struct JobState {
     path: String,
     export: String,
     seen: Mutex<Option<SeenState>>,
+    /// What a run had committed and not said so: it may have left out what comes after the manifest.
+    unsaid: Mutex<Option<NamedManifest>>,
 }
 
 impl JobState {
@@ -65,7 +70,7 @@ impl JobState {
     /// The object of an export below `prefix`, which is empty or ends with a slash.
     pub(super) fn of(folder: Destination, prefix: &str, export: &str) -> Self {
         let path = format!("{prefix}{}.json", file_name(export));
-        Self { folder, path, export: export.to_owned(), seen: Mutex::default() }
+        Self { folder, path, export: export.to_owned(), seen: Mutex::default(), unsaid: Mutex::default() }
     }
 
     /// The export to go on from. A run that committed and died before it could say so is found; it is noted where the next
@@ -83,11 +88,27 @@ impl JobState {
         let SeenState { mut record, version } = self.read().await?;
         if let Some(committed) = self.committed(&record, credentials).await? {
             tracing::info!(run_id = committed.run_id, "a run had committed {} and not said so", self.export);
+            *self.unsaid.lock().await = Some(committed.clone());
             record = StateRecord { last: Some(committed), pending: None, ..record };
         }
         let last = record.last.clone();
         *self.seen.lock().await = Some(SeenState { record, version });
         Ok(last)
+    }
+
+    /// Gives a load that was committed by a run which could not say so whatever that run did not come to write: `_SUCCESS`, and
+    /// what readers are told of it.
+    ///
+    /// # Errors
+    /// Its destination cannot be read or written, or its commit was of a version that writes something else.
+    pub(super) async fn finish_unsaid(&self, credentials: Option<&CredentialCommand>) -> Result<(), ExportError> {
+        let Some(NamedManifest { run_id, manifest }) = self.unsaid.lock().await.take() else { return Ok(()) };
+        let Some(folder) = manifest.strip_suffix(MANIFEST_PATH).filter(|_| !failpoint::off("finish-unsaid")) else {
+            return Ok(());
+        };
+        let (destination, placement) = place_by(folder, false, credentials).await?;
+        let journal = Journal::new(destination.clone(), run_id.clone());
+        RunTarget::Destination { destination, placement, journal }.repair(&run_id).await
     }
 
     /// Notes which manifest is about to be written.

@@ -96,6 +96,8 @@ struct Attempt<'a> {
     /// The receipt on its way into the journal, in a task of its own: a cancel in the middle of it would take away the parts
     /// of a receipt that stays.
     noting: Option<JoinHandle<Result<PartitionReceipt, ExportError>>>,
+    /// The receipt, once it may be in the journal.
+    receipt: Option<PartitionReceipt>,
     read: AmountRead,
     /// How its objects are named; `None` until the source says it of bytes of its own.
     kind: Option<ObjectKind>,
@@ -136,6 +138,7 @@ pub(crate) async fn export_partition(
         unsure: false,
         showing: None,
         noting: None,
+        receipt: None,
         read: match work.plan.content {
             PlannedContent::Rows => AmountRead::Rows(0),
             PlannedContent::Bytes => AmountRead::Bytes(0),
@@ -156,7 +159,8 @@ pub(crate) async fn export_partition(
             {
                 return Ok(receipt);
             }
-            if !attempt.abort().await {
+            // A store that gave an error may have kept the receipt. As long as it may stand, its parts do.
+            if !attempt.forget_receipt().await || !attempt.abort().await {
                 work.litter.set();
             }
             Err(error.in_partition(work.plan.relation.name.as_deref(), partition.number))
@@ -200,6 +204,7 @@ impl Attempt<'_> {
         };
         failpoint::reach("finished").await;
         let Some(journal) = self.work.outlet.journal().cloned() else { return Ok(receipt) };
+        self.receipt = Some(receipt.clone());
         let noted = self.noting.insert(tokio::spawn(note(receipt, journal, self.work.fence.clone()))).await;
         self.noting = None;
         noted.map_err(|error| ExportError::internal("noting a receipt").with_source(TaskLost::from(error)))?

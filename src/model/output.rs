@@ -21,7 +21,7 @@ impl OutputRules<'_> {
     }
 
     /// The word for what protects a column, where anything does.
-    pub fn protection(self, name: &str) -> Option<String> {
-        self.protect.and_then(|protect| protect.of(name)).map(|how| how.word().to_owned())
+    pub fn protection(self, column: &ColumnPlan) -> Option<String> {
+        self.protect.and_then(|protect| protect.of(column)).map(|how| how.word().to_owned())
     }
 }

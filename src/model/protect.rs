@@ -128,8 +128,14 @@ impl ProtectMisfit {
 }
 
 impl ProtectOptions {
-    /// What protects the output column of this name: a rule of exactly its name, else the strictest pattern.
-    pub fn of(&self, name: &str) -> Option<Protection> {
+    /// What protects a column of the output: by its own name or, where it is a column of the source under another one, by that
+    /// of the source; the stricter of both.
+    pub fn of(&self, column: &ColumnPlan) -> Option<Protection> {
+        self.of_name(&column.name).max(source_name(column).and_then(|name| self.of_name(name)))
+    }
+
+    /// A rule of exactly the name, else the strictest pattern.
+    pub(crate) fn of_name(&self, name: &str) -> Option<Protection> {
         let exact = self.rules.iter().filter(|rule| !rule.pattern && rule.name == name).map(|rule| rule.how).max();
         let patterns = self.rules.iter().filter(|rule| rule.pattern && glob::matches(&rule.name, name));
         exact.or_else(|| patterns.map(|rule| rule.how).max())
@@ -138,7 +144,7 @@ impl ProtectOptions {
     /// Whether the values of a column of the source may be shown to nobody, by its own name or that of the output.
     pub fn hides(&self, source_column: &str, columns: &[ColumnPlan]) -> bool {
         let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(source_column.to_owned());
-        self.of(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(&column.name).is_some())
+        self.of_name(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(column).is_some())
     }
 
     /// Whether values are hashed, for which there must be a key.
@@ -177,21 +183,22 @@ impl ProtectOptions {
             return Err(ProtectMisfit::Key(key.name.clone()));
         }
         let of_folders = folders.into_iter().flat_map(|folders| &folders.columns);
-        if let Some(name) = of_folders.into_iter().find(|name| self.of(name).is_some()) {
+        let protected = |name: &&String| columns.iter().any(|it| it.name == **name && self.of(it).is_some());
+        if let Some(name) = of_folders.into_iter().find(protected) {
             return Err(ProtectMisfit::Folder(name.clone()));
         }
         for column in columns {
-            let fits = match self.of(&column.name) {
+            let fits = match self.of(column) {
                 None | Some(Protection::Null | Protection::Drop) => true,
                 Some(Protection::Mask) => column.carrier == Carrier::Text,
                 Some(Protection::Hash) => has_text(&column.carrier),
             };
-            if let (false, Some(how)) = (fits, self.of(&column.name)) {
+            if let (false, Some(how)) = (fits, self.of(column)) {
                 let (name, type_name) = (column.name.clone(), column.type_name.clone());
                 return Err(ProtectMisfit::Type { name, type_name, how: how.word() });
             }
         }
-        if !columns.is_empty() && columns.iter().all(|column| self.of(&column.name) == Some(Protection::Drop)) {
+        if !columns.is_empty() && columns.iter().all(|column| self.of(column) == Some(Protection::Drop)) {
             return Err(ProtectMisfit::NothingLeft);
         }
         Ok(())
@@ -199,7 +206,7 @@ impl ProtectOptions {
 
     /// A column as the files have it; `None` where they do not.
     pub fn written(&self, column: &ColumnPlan) -> Option<ColumnPlan> {
-        let Some(how) = self.of(&column.name) else { return Some(column.clone()) };
+        let Some(how) = self.of(column) else { return Some(column.clone()) };
         let hidden = ColumnPlan {
             ordered: false,
             may_show: false,
@@ -223,11 +230,20 @@ impl ProtectOptions {
 impl ProtectRule {
     /// Whether one of the columns has such a name.
     pub fn is_for_some(&self, columns: &[ColumnPlan]) -> bool {
-        columns.iter().any(|column| self.is_for(&column.name))
+        columns
+            .iter()
+            .any(|column| self.is_for(&column.name) || source_name(column).is_some_and(|name| self.is_for(name)))
     }
 
     fn is_for(&self, name: &str) -> bool {
         if self.pattern { glob::matches(&self.name, name) } else { self.name == name }
+    }
+}
+
+fn source_name(column: &ColumnPlan) -> Option<&str> {
+    match &column.origin {
+        ColumnOrigin::Column(name) => Some(name),
+        ColumnOrigin::Expression(_) => None,
     }
 }
 

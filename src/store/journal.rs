@@ -231,7 +231,7 @@ impl Journal {
     /// [`StoreError`].
     pub async fn record_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
         // Without it the partition is read again.
-        self.note(&receipt_name(receipt), &ReceiptFile::from(receipt)).await
+        self.note(&format!("receipts/{}", receipt_name(receipt)), &ReceiptFile::from(receipt)).await
     }
 
     /// Takes back what [`Self::record_receipt`] noted.
@@ -239,7 +239,7 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub(crate) async fn forget_receipt(&self, receipt: &PartitionReceipt) -> Result<(), StoreError> {
-        self.destination.delete(&self.path(&receipt_name(receipt))).await
+        self.destination.delete(&self.path(&format!("receipts/{}", receipt_name(receipt)))).await
     }
 
     /// The receipts that can be read, in order of partitions; a partition may have several, of processes that overlapped.
@@ -408,8 +408,9 @@ pub(crate) fn unreadable(error: &serde_json::Error) -> String {
     format!("it cannot be read as far as line {}, column {}", error.line(), error.column())
 }
 
-fn receipt_name(receipt: &PartitionReceipt) -> String {
-    format!("receipts/{:05}-{:08x}.json", receipt.partition, receipt.attempt)
+/// What a receipt is called in its folder.
+pub(crate) fn receipt_name(receipt: &PartitionReceipt) -> String {
+    format!("{:05}-{:08x}.json", receipt.partition, receipt.attempt)
 }
 
 const RUN: &str = "run.json";

@@ -405,6 +405,59 @@ async fn an_old_transaction_of_a_role_that_sees_no_others_is_found_by_looking_at
     assert!(loads.watermark()["oldest_xact_start"].is_string());
 }
 
+/// Where nobody tells when the oldest transaction began, `--look-back` bounds nothing.
+#[tokio::test]
+async fn a_look_back_leaves_out_no_row_of_a_transaction_that_is_older() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    let (url, role) = pg.role("").await;
+    pg.batch(&format!("grant select on t to {role}; insert into t (v) values ('before')")).await;
+    let mut loads = Loads::of(&url, "ts");
+    let open = connect(&pg.url).await;
+    run(&open, "begin; insert into t (ts, v) values (now() - interval '1 hour', 'begun an hour ago')").await;
+    loads.night(&["--look-back", "1s"]).await;
+    run(&open, "commit").await;
+    assert!(loads.night(&["--look-back", "1s"]).await.contains(&"begun an hour ago".to_owned()));
+}
+
+/// A refresh shows rows that were written long before, and an empty parent may be given tables that were filled long before.
+#[tokio::test]
+async fn rows_that_come_into_view_late_are_not_missed() {
+    let pg = Cluster::start(18, &[]).await;
+    pg.batch(&format!("{TABLE}; create materialized view seen as select * from t")).await;
+    let late = pg.connect().await;
+    late.batch_execute("begin; insert into t (ts, v) values (now() - interval '1 hour', 'late')").await.unwrap();
+    pg.batch("insert into t (v) values ('one'); refresh materialized view seen").await;
+    late.batch_execute("commit").await.unwrap();
+    let (mut loads, args) = (Loads::of(&pg.url, "ts"), ["--table", "seen"]);
+    assert_eq!(loads.night(&args).await, ["one"]);
+    pg.batch("refresh materialized view seen").await;
+    assert!(loads.night(&args).await.contains(&"late".to_owned()));
+    pg.batch(
+        "create table parent (id bigint, ts timestamptz, v text) partition by range (id);
+         create table child (id bigint, ts timestamptz, v text); insert into child values (1, '2020-01-01', 'old')",
+    )
+    .await;
+    let (mut loads, args) = (Loads::of(&pg.url, "ts"), ["--table", "parent"]);
+    assert_eq!(loads.night(&args).await, [""; 0]);
+    pg.batch("select pg_current_xact_id()").await;
+    pg.batch("alter table parent attach partition child for values from (0) to (9)").await;
+    assert_eq!(loads.night(&args).await, ["old"]);
+}
+
+/// The ids of another server's transactions say nothing here.
+#[tokio::test]
+async fn a_foreign_table_has_no_watermark() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create extension if not exists file_fdw; create server files foreign data wrapper file_fdw;
+         create foreign table t (txid xid8, v text) server files options (program 'printf \"800,one\\n\"', format 'csv')",
+    )
+    .await;
+    let run = Loads::of(&pg.url, "txid").night_with(&[], "", 2).await;
+    assert!(run.stderr.contains("do not say which transaction wrote them"), "{}", run.stderr);
+}
+
 #[tokio::test]
 async fn numbers_of_transactions_that_begin_anew_lose_no_row() {
     for watermark in ["ts", "txid"] {

@@ -176,6 +176,86 @@ async fn without_the_repair_a_load_comes_twice_in_full() {
     }
 }
 
+/// Readers wait for what is written after the manifest: the next night writes it for a run that was killed before.
+#[tokio::test]
+async fn the_next_night_finishes_a_load_that_was_committed_and_not_finished() {
+    let pg = pg(18).await;
+    pg.batch(&format!("{SHOP}; insert into orders (v) values ('one')")).await;
+    for off in ["", "finish-unsaid"] {
+        let mut job = Job::new("parquet");
+        job.run(&pg.url, &[]).await;
+        let stop = Stop::at("committed");
+        let running = job.command(&pg.url, "night-2", &["--only", "orders"]).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        running.signal("KILL").await;
+        running.wait().await;
+        assert!(!job.load("night-2").join("_SUCCESS").exists());
+        job.command(&pg.url, "night-3", &[]).env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        for written in ["_SUCCESS", "_ddl/duckdb.sql"] {
+            assert_eq!(job.load("night-2").join(written).exists(), off.is_empty(), "{written}");
+        }
+        assert_eq!(manifest(&job.load("night-3"))["watermark"]["since"], "night-2");
+    }
+}
+
+/// Loads that one reader cannot read together, or whose equal values would differ, are none of one export.
+#[tokio::test]
+async fn what_readers_of_all_loads_could_not_join_is_refused() {
+    let pg = pg(18).await;
+    pg.batch("create table t (id int primary key, ts timestamptz default now(), email text); insert into t values (1)")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    let keys = ["first", "second"].map(|name| {
+        let file = folder.path().join(name);
+        std::fs::write(&file, format!("{name:x<40}")).unwrap();
+        file.to_str().unwrap().to_owned()
+    });
+    let hashed = ["--protect", "email=hash", "--protect-key-file", &keys[0]];
+    for (name, first, second, expected) in [
+        ("a", &["--compression", "gzip"][..], &["--compression", "zstd"][..], "--compression"),
+        ("b", &hashed[..], &[][..], "--protect"),
+        ("c", &hashed[..], &["--protect", "email=hash", "--protect-key-file", &keys[1]][..], "the key of --protect"),
+        ("d", &hashed[..], &hashed[..], ""),
+    ] {
+        let load = |night: &str| folder.path().join(format!("{name}/load={night}")).to_str().unwrap().to_owned();
+        let export = |to: &str, args: &[&str]| {
+            let fixed =
+                ["export", "--from", &pg.url, "--table", "t", "--watermark", "ts", "--format", "csv", "--to", to];
+            outhaul(fixed.iter().chain(args))
+        };
+        let (one, two) = (load("1"), load("2"));
+        export(&one, first).run().await.expect(0);
+        let again = [&["--since", one.as_str(), "--on-schema-change", "fail"][..], second].concat();
+        let run = export(&two, &again).run().await.expect(if expected.is_empty() { 0 } else { 2 });
+        assert!(
+            expected.is_empty() || run.stderr.contains(&format!("differs from it in {expected}")),
+            "{}",
+            run.stderr
+        );
+    }
+}
+
+/// Rows whose keys are masked cannot be told apart by them.
+#[tokio::test]
+async fn a_view_of_the_newest_rows_needs_keys_that_are_told_apart() {
+    let pg = pg(18).await;
+    pg.batch("create table t (email text primary key, ts timestamptz default now()); insert into t values ('a@b.c')")
+        .await;
+    let folder = tempfile::tempdir().unwrap();
+    for (how, tells) in [("mask", false), ("null", false), ("drop", false), ("hash", true)] {
+        let key = folder.path().join("key");
+        std::fs::write(&key, "k".repeat(40)).unwrap();
+        let to = folder.path().join(format!("{how}/load=1"));
+        let protect = format!("email={how}");
+        let fixed = ["export", "--from", &pg.url, "--table", "t", "--watermark", "ts", "--to", to.to_str().unwrap()];
+        let hashed = ["--protect-key-file", key.to_str().unwrap()];
+        let key = if how == "hash" { &hashed[..] } else { &[] };
+        outhaul(fixed.iter().chain(&["--protect", &protect]).chain(key)).run().await.expect(0);
+        let expected = if tells { serde_json::json!(["email"]) } else { serde_json::json!([]) };
+        assert_eq!(manifest(&to)["watermark"]["key"], expected, "{how}");
+    }
+}
+
 #[tokio::test]
 async fn the_newest_rows_of_all_loads_are_the_table() {
     let pg = pg(18).await;

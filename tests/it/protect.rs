@@ -235,6 +235,31 @@ async fn hashes_of_both_sources_and_of_a_command_are_the_same() {
     assert_eq!(postgres.manifest()["protection_key"], manifest(&dest)["protection_key"]);
 }
 
+/// A rule is of the source's column too, whatever the output calls it.
+#[tokio::test]
+async fn another_name_takes_no_column_out_of_its_protection() {
+    let pg = pg(18).await;
+    pg.batch("create table t (id int, email text); insert into t values (1, 'ada@example.com')").await;
+    let dest = tempfile::tempdir().unwrap();
+    for (nth, (rules, expected)) in [
+        (&["email=mask"][..], "1,xxx@xxxxxxx.xxx\n"),
+        (&["email=mask", "contact=null"], "1,\n"),
+        (&["contact=mask", "email=null"], "1,\n"),
+        (&["contact=mask"], "1,xxx@xxxxxxx.xxx\n"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = dest.path().join(nth.to_string());
+        let mut args =
+            vec!["export", "--from", &pg.url, "--table", "t", "--to", to.to_str().unwrap(), "--format", "csv"];
+        args.extend(["--csv-header", "off", "--rename", "email=contact"]);
+        args.extend(rules.iter().flat_map(|rule| ["--protect", rule]));
+        outhaul(&args).run().await.expect(0);
+        assert_eq!(String::from_utf8(crate::support::job::data(&to)).unwrap(), expected, "{rules:?}");
+    }
+}
+
 #[tokio::test]
 async fn what_cannot_be_protected_is_refused() {
     let pg = people(15).await;

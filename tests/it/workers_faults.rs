@@ -174,6 +174,58 @@ async fn a_part_that_goes_while_workers_read_is_read_again_or_ends_the_run() {
     no_sessions_left(&pg).await;
 }
 
+/// A receipt that comes when the next process of the run has looked already is counted all the same.
+#[tokio::test]
+async fn w8_a_receipt_between_two_processes_of_a_run_is_counted() {
+    let pg = pg(18).await;
+    pg.batch(FEW).await;
+    let place = Place::local();
+    let first = Driver::start(driver(&pg, &place, &["--keep-snapshot", "60s"])).await;
+    let stop = Stop::at("fenced");
+    let limits = format!("{QUICK},fence=60");
+    let late = first.worker(&pg, &place, "2").stops([&stop]).env("OUTHAUL_TEST_LIMITS", limits).spawn();
+    late.stands_at(&stop).await;
+    kill(first.running).await;
+    let looked = Stop::at("receipts");
+    let second = resume(&pg, &place, &["--workers", "external"]).stops([&looked]).spawn();
+    second.stands_at(&looked).await;
+    stop.release();
+    late.wait().await.expect(0);
+    looked.release();
+    let run = worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
+    assert_eq!(told(&run), (vec![0, 1, 3], vec![2]));
+    second.wait().await.expect(0);
+    assert_eq!(place.whole().await, rows(&pg).await);
+}
+
+/// A run that was begun anew under the same id has the first epoch again: a worker of the one before reads nothing for it.
+#[tokio::test]
+async fn w4_a_run_of_the_same_id_and_epoch_is_another_run() {
+    let pg = pg(18).await;
+    pg.batch(FEW).await;
+    for (off, code) in [("", 22), ("plan-hash", 0)] {
+        let place = Place::local();
+        let args = ["--run-id", "again"];
+        let first = Driver::start(driver(&pg, &place, &args)).await;
+        // It has the snapshot, and nothing of it is at the destination.
+        let stop = Stop::at("reading");
+        let limits = format!("{QUICK},fence=60");
+        let zombie = first.worker(&pg, &place, "3").stops([&stop]).env("OUTHAUL_TEST_LIMITS", limits);
+        let zombie = zombie.env("OUTHAUL_TEST_OFF", off).spawn();
+        zombie.stands_at(&stop).await;
+        first.running.signal("TERM").await;
+        first.running.wait().await.expect(143);
+        let second = Driver::start(driver(&pg, &place, &args)).await;
+        assert_eq!(second.ready["epoch"], first.ready["epoch"]);
+        stop.release();
+        zombie.wait().await.expect(code);
+        assert_eq!(receipts(&place).await, usize::from(code == 0));
+        worker(&pg, &place, &["--shard", "0/1"]).run().await.expect(0);
+        second.running.wait().await.expect(0);
+        assert_eq!(place.whole().await, rows(&pg).await);
+    }
+}
+
 /// Two workers at addresses of their own, as on machines of their own.
 const HOSTS: [&str; 2] = ["127.0.0.2", "127.0.0.3"];
 

@@ -1,7 +1,5 @@
 //! Column chunks whose values hardly repeat: each page is written once it is full.
 
-use std::cmp::Ordering;
-
 use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::{
     ByteArrayType, DataType, Date32Type, Decimal64Type, Int16Type, Int32Type, Int64Type, Time64MicrosecondType,
@@ -40,7 +38,7 @@ pub(in crate::encode) struct DirectChunk {
     page: Presence,
     rows: usize,
     nulls: usize,
-    /// The least and the greatest of the last page that had values.
+    /// The least and the greatest of the last page that had values, as the index has them.
     last: Option<(DirectValue, DirectValue)>,
     /// Those of all pages before the one that fills.
     all: Option<(DirectValue, DirectValue)>,
@@ -178,9 +176,6 @@ impl DirectChunk {
     /// The ends of a page as the index has them; those of all pages are widened by them.
     fn page_ends(&mut self, ends: Option<(DirectValue, DirectValue)>) -> PageEnds {
         let Some((least, greatest)) = ends else { return PageEnds::None };
-        let order = self.last.as_ref().map_or((Ordering::Equal, Ordering::Equal), |(before_least, before_greatest)| {
-            (least.cmp(before_least), greatest.cmp(before_greatest))
-        });
         match &mut self.all {
             Some((low, high)) => {
                 if least < *low {
@@ -192,12 +187,18 @@ impl DirectChunk {
             }
             none => *none = Some((least.clone(), greatest.clone())),
         }
-        let found = self.bound(&least, false).zip(self.bound(&greatest, true));
-        self.last = Some((least, greatest));
-        match found {
-            Some((least, greatest)) => PageEnds::Known { least, greatest, order },
-            None => PageEnds::Unknown,
-        }
+        let Some(bounds) = self.bound(&least, false).zip(self.bound(&greatest, true)) else {
+            return PageEnds::Unknown;
+        };
+        // Texts are cut to whole letters, which does not keep their order.
+        let told = match least {
+            DirectValue::Integer(_) => (least, greatest),
+            DirectValue::Bytes(_) => (DirectValue::Bytes(bounds.0.clone()), DirectValue::Bytes(bounds.1.clone())),
+        };
+        let before = self.last.as_ref().unwrap_or(&told);
+        let order = (told.0.cmp(&before.0), told.1.cmp(&before.1));
+        self.last = Some(told);
+        PageEnds::Known { least: bounds.0, greatest: bounds.1, order }
     }
 
     /// A value as the page index has it: no value of its page is beyond.

@@ -308,6 +308,21 @@ fn long_texts_have_short_bounds_and_pages_of_few() {
     assert_eq!(read(file).as_ref(), large.as_ref());
 }
 
+/// Bounds are cut to whole letters, and then fall where the texts rise: the index claims no order that its bounds lack.
+#[test]
+fn the_order_of_pages_is_that_of_their_bounds() {
+    let page = |least: &str, greatest: &str| {
+        let text =
+            move |row: usize| if row == 0 { format!("{}{least}zzz", "a".repeat(62)) } else { greatest.to_owned() };
+        (0..PAGE_ROWS).map(text).collect::<Vec<_>>()
+    };
+    let texts: ArrayRef = Arc::new(StringArray::from([page("é", "b"), page("€", "c")].concat()));
+    let index = chunk(&written(&[texts], false, OwnWay::Lengths, true, true)).1;
+    let [(first, _), (second, _)] = [0, 1].map(|page| indexed(&index, page).unwrap());
+    assert!(first > second, "{first:?} {second:?}");
+    assert_eq!(index.get_boundary_order(), Some(BoundaryOrder::UNORDERED));
+}
+
 /// What planning may send here is what can be written here.
 #[test]
 fn carriers_have_a_physical_type_that_is_known() {

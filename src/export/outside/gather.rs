@@ -20,7 +20,7 @@ use crate::export::run::Run;
 use crate::export::worker::Work;
 use crate::model::{Event, ExportErrorKind, Invitation, PartitionReceipt, Plan, PlannedContent, WorkersWanted};
 use crate::store::Journal;
-use crate::store::journal::plan_sha256;
+use crate::store::journal::{plan_sha256, receipt_name};
 
 /// Between two looks into the journal, where nobody says that one is worth it: one request to list, and one for each new
 /// receipt.
@@ -45,7 +45,7 @@ struct Gathered {
     deadline: Option<Instant>,
 }
 
-/// Invites workers, and waits for a whole receipt of each partition that has none: those given, and theirs.
+/// Invites workers, and waits for a whole receipt of each partition; those that have none are theirs to read.
 ///
 /// # Errors
 /// A worker failed for a reason that no other one would mend; whoever starts them is gone
@@ -58,7 +58,6 @@ pub(crate) async fn gather(
     run: &Run,
     outside: &Outside,
     (work, company): (&Arc<Work>, &Company),
-    receipts: Vec<PartitionReceipt>,
     hold: Option<&Hold>,
     stop: &CancellationToken,
 ) -> Result<Vec<PartitionReceipt>, ExportError> {
@@ -68,10 +67,9 @@ pub(crate) async fn gather(
     refuse(run, &work.plan)?;
     let mut guard = company.guard(&work.reading, work.relation);
     let mut gathered = Gathered::default();
-    gathered.add(&receipts);
     let gathering = async {
-        // Those that are not given are not whole.
-        gathered.known = journal.receipt_names().await?;
+        // A worker of the process before may have written one since this one looked.
+        gathered.start(&receipts_of_plan(destination, journal, &work.plan).await?);
         invite(run, outside, work, journal, hold, &gathered).await?;
         failpoint::reach("invited").await;
         loop {
@@ -82,6 +80,8 @@ pub(crate) async fn gather(
                 failpoint::reach("gathered").await;
                 let sorted = receipts_of_plan(destination, journal, &work.plan).await?;
                 if sorted.whole.len() == work.plan.partitions.len() {
+                    // Another process that has the run now decides what is in nobody's way.
+                    hold.claim.check().await?;
                     discard_others(destination, placement, journal, &sorted).await?;
                     return Ok(sorted.whole.into_values().collect());
                 }
@@ -206,7 +206,7 @@ fn patience(gone: &[PartitionReceipt]) -> Duration {
 }
 
 impl Gathered {
-    fn add(&mut self, receipts: &[PartitionReceipt]) {
+    fn add<'a>(&mut self, receipts: impl IntoIterator<Item = &'a PartitionReceipt>) {
         for receipt in receipts {
             let bytes = receipt.parts.iter().map(|part| part.object.bytes).sum();
             self.amounts.entry(receipt.partition).or_insert((receipt.read.rows().unwrap_or(0), bytes));
@@ -217,10 +217,17 @@ impl Gathered {
         plan.partitions.iter().all(|partition| self.amounts.contains_key(&partition.number))
     }
 
+    /// Begins with what is there.
+    fn start(&mut self, sorted: &Sorted) {
+        self.amounts.clear();
+        self.known = sorted.whole.values().chain(&sorted.gone).map(receipt_name).collect();
+        self.add(sorted.whole.values());
+    }
+
     /// Forgets what has turned out not to be whole: a worker may be at it again already.
-    fn keep(&mut self, Sorted { whole, gone }: &Sorted) {
-        self.amounts.retain(|partition, _| whole.contains_key(partition));
-        self.deadline = Some(Instant::now() + patience(gone));
+    fn keep(&mut self, sorted: &Sorted) {
+        self.start(sorted);
+        self.deadline = Some(Instant::now() + patience(&sorted.gone));
     }
 
     /// Looks into the journal.

@@ -18,7 +18,7 @@ use crate::model::PartitionReceipt;
 use crate::source::Reading;
 
 impl Run {
-    /// The receipts given, and where other processes read the partitions those that they bring: one of each.
+    /// The receipts given, or where other processes read the partitions one of each: theirs, and those that were there.
     pub(super) async fn gathered(
         &self,
         (work, company): (&Arc<Work>, &Company),
@@ -27,7 +27,7 @@ impl Run {
         stop: &CancellationToken,
     ) -> Result<Vec<PartitionReceipt>, ExportError> {
         let Some(outside) = &self.request.external else { return Ok(receipts) };
-        let gathered = Box::pin(gather(self, outside, (work, company), receipts, hold, stop)).await;
+        let gathered = Box::pin(gather(self, outside, (work, company), hold, stop)).await;
         outside.needs_nobody();
         if let Err(error) = &gathered
             && self.retention(hold).keeps(error).await

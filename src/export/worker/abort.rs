@@ -1,11 +1,25 @@
 //! How an attempt that will have no receipt is taken back.
 
 use super::Attempt;
+use crate::base::failpoint;
 use crate::export::outlet::discard;
 use crate::export::part::{PartSink, aborted};
 use crate::model::Staging;
 
 impl Attempt<'_> {
+    /// Takes the receipt out of the journal, where it may be: whether it is not there.
+    pub(super) async fn forget_receipt(&mut self) -> bool {
+        let (Some(receipt), Some(journal)) = (&self.receipt, self.work.outlet.journal()) else { return true };
+        if failpoint::off("forget-receipts") {
+            return true;
+        }
+        let forgotten = journal.forget_receipt(receipt).await;
+        if let Err(error) = &forgotten {
+            tracing::warn!(%error, "a receipt stays, and what it is of");
+        }
+        forgotten.is_ok()
+    }
+
     /// Removes what the attempt has uploaded: whether all of it is gone. Failures are logged, since the first error is
     /// the one to report.
     pub(super) async fn abort(&mut self) -> bool {

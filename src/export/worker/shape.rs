@@ -103,7 +103,7 @@ pub(crate) fn columns_of(
     let mut guards = Vec::new();
     if let Some(protect) = rules.protect {
         for column in &columns {
-            let guard = ColumnGuard::of(protect.of(&column.name), key);
+            let guard = ColumnGuard::of(protect.of(column), key);
             guards.push(guard.ok_or_else(|| ExportError::internal("a column is to be hashed and there is no key"))?);
         }
     }

@@ -110,7 +110,12 @@ pub(super) async fn tables(session: &Session, relation: u32) -> Result<(bool, Ve
     ));
     let rows = query(session, "asking how the rows are stored", &sql, &[(&relation, Type::OID)]).await?;
     let row = rows.first().ok_or_else(|| silent("how the rows are stored"))?;
-    Ok((value(row, 0)?, value(row, 1)?))
+    let mut tables: Vec<u32> = value(row, 1)?;
+    if tables.is_empty() {
+        // Nothing would mean that nobody noted them. No row is the relation's own.
+        tables.push(relation);
+    }
+    Ok((value(row, 0)?, tables))
 }
 
 /// How many rows the server expects of a delta, and whether it would find all of them by indexes; `None` where nobody can

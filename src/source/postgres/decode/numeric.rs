@@ -119,8 +119,10 @@ struct NumericHeader {
 impl Decimals {
     pub(super) fn new(precision: u8, scale: i8) -> Self {
         let bound = u64::try_from(POWERS[usize::from(precision.min(38))]).unwrap_or(u64::MAX);
+        // No value has its length: in a broken message whatever stands behind an empty one may have its bytes.
+        let length = usize::MAX;
         let unknown =
-            NumericHeader { bytes: [u8::MAX; 8], length: 0, behind: 0, power: 0, divided: false, negative: false };
+            NumericHeader { bytes: [u8::MAX; 8], length, behind: 0, power: 0, divided: false, negative: false };
         Self { precision, scale, bound, known: [unknown; 4] }
     }
 

@@ -84,7 +84,11 @@ pub(crate) fn decide(
     let scale = scale(column)?;
     if scale != WatermarkScale::Transaction {
         rows_have_transactions(facts, heap)?;
+    } else if !facts.reading.foreign.is_empty() {
+        // The numbers of another server's transactions are compared with this one's.
+        return Err(no_transactions(facts).into());
     }
+    let running = told_of(facts, now.running);
     if request.look_back.is_some() && !matches!(scale, WatermarkScale::Instant | WatermarkScale::LocalTime) {
         let message = format!("--look-back is a time, and column {:?} of --watermark has none", column.name);
         return Err(
@@ -98,11 +102,11 @@ pub(crate) fn decide(
         column: request.column.clone(),
         scale,
         horizon: now.xmin,
-        oldest_xact_start: now.running.oldest_start,
-        prepared: now.running.prepared,
+        oldest_xact_start: running.oldest_start,
+        prepared: running.prepared,
         taken_at: now.taken_at,
         look_back: request.look_back,
-        floor: floor(scale, request.look_back, (now.running.oldest_start, now.running.prepared), now.taken_at),
+        floor: floor(scale, request.look_back, running),
         history: now.history.clone(),
         key: facts.unique_key.clone().unwrap_or_default(),
         since: since.cloned(),
@@ -130,8 +134,20 @@ fn rows_have_transactions(facts: &RelationFacts, heap: bool) -> Result<(), PlanE
     if stored && heap && facts.reading.foreign.is_empty() {
         return Ok(());
     }
-    let relation = facts.display_name.clone().unwrap_or_else(|| "the query".to_owned());
-    Err(PlanError::NoTransactions { relation })
+    Err(no_transactions(facts))
+}
+
+fn no_transactions(facts: &RelationFacts) -> PlanError {
+    PlanError::NoTransactions { relation: facts.display_name.clone().unwrap_or_else(|| "the query".to_owned()) }
+}
+
+/// What is known of the transactions that a relation's rows are of. Those of a materialized view are seen when it is
+/// refreshed, however long before they were written.
+fn told_of(facts: &RelationFacts, running: Running) -> Running {
+    match facts.kind {
+        RelationKind::MaterializedView => Running { oldest_start: None, ..running },
+        _ => running,
+    }
 }
 
 /// Why the transactions of now do not go on from those of an export.
@@ -210,8 +226,9 @@ fn delta(
 
 /// The least value that a row can have which the export before did not see; `None` where nobody can say.
 fn least(scale: WatermarkScale, look_back: Option<Duration>, watermark: &Watermark) -> Option<String> {
-    let Watermark { value, prepared, oldest_xact_start, taken_at, .. } = watermark;
-    let floor = floor(scale, look_back, (*oldest_xact_start, *prepared), *taken_at)?.timestamp_micros();
+    let Watermark { value, prepared, oldest_xact_start, .. } = watermark;
+    let running = Running { oldest_start: *oldest_xact_start, prepared: *prepared };
+    let floor = floor(scale, look_back, running)?.timestamp_micros();
     let back = i128::try_from(look_back.unwrap_or_default().as_micros()).ok()?;
     let value = value.as_deref().and_then(ordinal).map(|value| value.saturating_sub(back));
     let micros = value.map_or(i128::from(floor), |value| value.min(floor.into()));
@@ -228,17 +245,15 @@ fn least(scale: WatermarkScale, look_back: Option<Duration>, watermark: &Waterma
 fn floor(
     scale: WatermarkScale,
     look_back: Option<Duration>,
-    (oldest_start, prepared): (Option<DateTime<Utc>>, bool),
-    taken_at: DateTime<Utc>,
+    Running { oldest_start, prepared }: Running,
 ) -> Option<DateTime<Utc>> {
     let margin = match scale {
         WatermarkScale::Instant => TOLD_LATE,
         WatermarkScale::LocalTime => TOLD_LATE + WEST_OF_UTC,
         WatermarkScale::Transaction | WatermarkScale::Number => return None,
     };
-    // Nobody tells when a prepared transaction began. Who names a look-back answers for it where the server only does not
-    // tell of others.
-    let begun = if prepared { None } else { oldest_start.or_else(|| look_back.map(|_| taken_at)) }?;
+    // Nobody tells when a prepared transaction began.
+    let begun = oldest_start.filter(|_| !prepared)?;
     let back = TimeDelta::from_std(look_back.unwrap_or_default()).ok()?;
     begun.checked_sub_signed(margin)?.checked_sub_signed(back)
 }
