@@ -120,6 +120,11 @@ pub enum ManifestError {
     /// The destination is no longer this run's, or that cannot be found out.
     #[error("making sure that the destination is still ours")]
     Owner(#[source] StoreError),
+    /// Another run has taken the destination over while the manifest was on its way, and has removed parts that it names.
+    #[error(
+        "another run took the destination over while {object} was written, and {path} is gone: the export is not whole"
+    )]
+    Overtaken { object: String, path: String },
     /// What a dead run left visible could not be removed.
     #[error("removing {path}, which a dead run left")]
     Remove {
@@ -137,9 +142,11 @@ impl ManifestError {
     /// [`ManifestError::OtherRequest`], which counts as taken.
     pub fn fault(&self) -> Option<StoreFault> {
         match self {
-            Self::Taken { .. } | Self::Vanished { .. } | Self::Occupied { .. } | Self::OtherRequest { .. } => {
-                Some(StoreFault::Taken)
-            }
+            Self::Taken { .. }
+            | Self::Vanished { .. }
+            | Self::Occupied { .. }
+            | Self::OtherRequest { .. }
+            | Self::Overtaken { .. } => Some(StoreFault::Taken),
             // Somebody wrote it, and it was not this build.
             Self::Decode { .. } => Some(StoreFault::Taken),
             Self::NotThere { .. } => Some(StoreFault::Unavailable),
@@ -165,6 +172,7 @@ impl ManifestError {
             | Self::Vanished { .. }
             | Self::Occupied { .. }
             | Self::OtherRequest { .. }
+            | Self::Overtaken { .. }
             | Self::Decode { .. }
             | Self::NotThere { .. }
             | Self::RowCount { .. }
@@ -185,6 +193,6 @@ impl ManifestError {
 
     /// Whether the manifest stands, or may. Then nothing of the run may be discarded: a manifest could name it.
     pub fn may_be_committed(&self) -> bool {
-        matches!(self, Self::ReadBack(_) | Self::Unfinished { .. })
+        matches!(self, Self::ReadBack(_) | Self::Unfinished { .. } | Self::Overtaken { .. })
     }
 }

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::documents::{Describe, Documents, JSON};
 use super::error::ManifestError;
-use super::existing::Existing;
+use super::existing::{Existing, look};
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
 use crate::base::failpoint;
@@ -309,10 +309,42 @@ impl Commit<'_> {
             return 0;
         }
         // Whoever has the destination now has the journal too, and may have taken these very parts for his own.
-        if self.rules.run.as_ref().is_some_and(|(claim, _)| claim.lost().is_cancelled()) {
-            return 0;
+        if let Some((claim, _)) = &self.rules.run {
+            match claim.check().await {
+                Ok(()) => {}
+                Err(_) if claim.lost().is_cancelled() => return 0,
+                Err(_) => return begun.len(),
+            }
         }
-        self.delete(begun.to_vec()).await.len()
+        let named = match error {
+            ManifestError::Taken { .. } if !failpoint::off("named-parts") => self.named().await,
+            _ => Some(HashSet::new()),
+        };
+        let Some(named) = named else { return begun.len() };
+        self.delete(begun.iter().filter(|path| !named.contains(*path)).cloned().collect()).await.len()
+    }
+
+    /// The parts that the standing manifest names: a process that was overtaken may have written it, and they are those of
+    /// this run. `None` where it cannot be read.
+    async fn named(&self) -> Option<HashSet<String>> {
+        let there = look(self.destination, &self.rules.placement).await.ok()?;
+        Some(there.into_iter().flat_map(|there| there.manifest.parts).map(|part| part.path).collect())
+    }
+
+    /// Makes sure that the export whose manifest stands is there. The manifest may have been on its way for longer than others
+    /// wait for a run that is silent.
+    async fn confirm(&self) -> Result<(), ManifestError> {
+        let Some((claim, _)) = &self.rules.run else { return Ok(()) };
+        if failpoint::off("confirm") || claim.check().await.is_ok() {
+            return Ok(());
+        }
+        for part in &self.manifest.parts {
+            let there = self.destination.head(&part.path).await.map_err(ManifestError::ReadBack)?;
+            if there.is_none_or(|facts| facts.bytes != part.bytes) {
+                return Err(ManifestError::Overtaken { object: self.manifest_url(), path: part.path.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Writes the manifest and reads it back. What the put itself says is never trusted: a lost answer makes a success
@@ -321,6 +353,10 @@ impl Commit<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
+            if let Some((claim, _)) = self.rules.run.as_ref().filter(|_| tries > 1) {
+                claim.check().await.map_err(ManifestError::Owner)?;
+            }
+            failpoint::reach("signing").await;
             let put = self.put_manifest().await;
             failpoint::reach("sent").await;
             if failpoint::off("read-back") {
@@ -328,7 +364,7 @@ impl Commit<'_> {
             }
             let standing = self.standing().await.map_err(ManifestState::read_back)?;
             if !standing.must_be_written(self)? {
-                return Ok(());
+                return self.confirm().await;
             }
             if tries == MANIFEST_TRIES {
                 return Err(match put {

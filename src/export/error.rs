@@ -190,6 +190,9 @@ impl From<ManifestError> for ExportError {
             ManifestError::OtherRequest { .. } => {
                 Some("a retry asks for the same; give another export another --run-id")
             }
+            ManifestError::Overtaken { .. } => Some(
+                "export again with --on-existing replace once the other run has ended, and let one run write there at a time",
+            ),
             ManifestError::Unfinished { .. } => {
                 Some("the manifest stands; the same command with the same --run-id reports the export")
             }

@@ -10,6 +10,7 @@ use crate::support::job::{no_sessions_left, rows};
 use crate::support::pg::{both, pg};
 use crate::support::place::{Place, export};
 use crate::support::run::Stop;
+use crate::support::s3::s3;
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 4000) i;
     alter table t add primary key (id); analyze t";
@@ -115,7 +116,7 @@ async fn d3_a_run_that_was_overtaken_touches_nothing() {
     let pg = pg(18).await;
     pg.batch(TABLE).await;
     for place in Place::both() {
-        for at in ["batch", "receipted", "uploaded", "published"] {
+        for at in ["batch", "receipted", "uploaded", "published", "signing"] {
             let stop = Stop::at(at);
             let old = export(&pg, &place, &["--on-existing", "replace", "--key", "id"]).stops([&stop]).spawn();
             old.stands_at(&stop).await;
@@ -129,12 +130,67 @@ async fn d3_a_run_that_was_overtaken_touches_nothing() {
             old.signal("CONT").await;
             stop.release();
             let run = old.wait().await.expect(22);
-            assert!(run.stderr.contains("taken this destination over"), "{at}: {}", run.stderr);
+            let taken = run.stderr.contains("taken this destination over") || at == "signing";
+            assert!(taken, "{at}: {}", run.stderr);
+            // Once it signs it has asked for the folder's lock.
+            if at == "signing" && place.list().await.contains_key("_outhaul/lock") {
+                place.delete("_outhaul/lock").await;
+            }
             assert_eq!(place.list().await, after, "{at}");
             assert_eq!(place.whole().await, rows(&pg).await, "{at}");
         }
     }
     no_sessions_left(&pg).await;
+}
+
+/// The request that writes a manifest may take longer than others wait for a silent run, which then remove its parts.
+#[tokio::test]
+async fn d3_a_manifest_that_comes_late_is_no_success() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    for (place, off) in [(Place::local(), ""), (Place::S3(s3()), ""), (Place::S3(s3()), "confirm")] {
+        let stop = Stop::at("signing");
+        let old = export(&pg, &place, &[]).stops([&stop]).env("OUTHAUL_TEST_OFF", off).spawn();
+        old.stands_at(&stop).await;
+        old.signal("STOP").await;
+        let mut record: Value = serde_json::from_slice(&place.get("_outhaul/owner.json").await).unwrap();
+        record["renewed_at"] = "2026-01-01T00:00:00Z".into();
+        record.as_object_mut().unwrap().remove("process");
+        put(&place, "_outhaul/owner.json", &record).await;
+        let reads = Stop::at("batch");
+        let new = export(&pg, &place, &[]).stops([&reads]).spawn();
+        new.stands_at(&reads).await;
+        old.signal("CONT").await;
+        stop.release();
+        let run = old.wait().await.expect(if off.is_empty() { 22 } else { 0 });
+        // In a folder the new run has taken away where the manifest would be written first.
+        let told = ["the export is not whole", "taken this destination over"].iter().any(|it| run.stderr.contains(it));
+        assert!(!off.is_empty() || told, "{}", run.stderr);
+        reads.release();
+        new.wait().await.expect(22);
+    }
+}
+
+/// A run that takes over what another process of it is committing leaves the parts that this one's manifest names.
+#[tokio::test]
+async fn d3_the_parts_of_a_manifest_that_stands_are_left_by_all() {
+    let pg = pg(18).await;
+    pg.batch(TABLE).await;
+    for (place, off) in [(Place::local(), ""), (Place::S3(s3()), ""), (Place::S3(s3()), "named-parts")] {
+        let stop = Stop::at("signing");
+        let old = export(&pg, &place, &[]).stops([&stop]).spawn();
+        old.stands_at(&stop).await;
+        let (url, signs) = (place.url(), Stop::at("signing"));
+        let resumed = ["resume", url.as_str(), "--from", &pg.url, "--report", "json", "--take-over"];
+        let new = place.outhaul(resumed).stops([&signs]).env("OUTHAUL_TEST_OFF", off).spawn();
+        new.stands_at(&signs).await;
+        stop.release();
+        old.wait().await.expect(0);
+        signs.release();
+        new.wait().await.expect(22);
+        let whole = place.outhaul(["verify", url.as_str()]).run().await.code;
+        assert_eq!(whole == 0, off.is_empty(), "{off}");
+    }
 }
 
 /// A renewal writes beside the record first: a run that ends in the middle of one waits for it.
