@@ -146,9 +146,9 @@ impl ManifestError {
             | Self::Vanished { .. }
             | Self::Occupied { .. }
             | Self::OtherRequest { .. }
-            | Self::Overtaken { .. } => Some(StoreFault::Taken),
+            | Self::Overtaken { .. }
             // Somebody wrote it, and it was not this build.
-            Self::Decode { .. } => Some(StoreFault::Taken),
+            | Self::Decode { .. } => Some(StoreFault::Taken),
             Self::NotThere { .. } => Some(StoreFault::Unavailable),
             Self::Stranded { source, .. } => source.fault(),
             _ => self.store().map(|store| store.fault),

@@ -191,7 +191,7 @@ impl ProtectOptions {
             let fits = match self.of(column) {
                 None | Some(Protection::Null | Protection::Drop) => true,
                 Some(Protection::Mask) => column.carrier == Carrier::Text,
-                Some(Protection::Hash) => has_text(&column.carrier),
+                Some(Protection::Hash) => has_text(column),
             };
             if let (false, Some(how)) = (fits, self.of(column)) {
                 let (name, type_name) = (column.name.clone(), column.type_name.clone());
@@ -248,7 +248,10 @@ fn source_name(column: &ColumnPlan) -> Option<&str> {
 }
 
 /// Whether a value has one text that all formats agree on.
-fn has_text(carrier: &Carrier) -> bool {
+fn has_text(ColumnPlan { carrier, type_name, .. }: &ColumnPlan) -> bool {
     let rounded = matches!(carrier, Carrier::Timestamp { unit: Precision::Millis, .. });
-    !carrier.is_nested() && !rounded && !matches!(carrier, Carrier::Decimal256 { .. })
+    // NDJSON has texts of other types as JSON, with quotes, and numbers of `money` without its sign.
+    let of_one_format =
+        *carrier == Carrier::Json && !type_name.to_ascii_lowercase().starts_with("json") || type_name == "money";
+    !carrier.is_nested() && !rounded && !of_one_format && !matches!(carrier, Carrier::Decimal256 { .. })
 }

@@ -296,6 +296,23 @@ async fn what_cannot_be_protected_is_refused() {
     }
 }
 
+/// What no two formats have one text of would have no equal hashes.
+#[tokio::test]
+async fn what_formats_have_different_texts_of_is_not_hashed() {
+    let pg = pg(18).await;
+    pg.batch("create extension ltree; create table t as select '12.34'::money as price, '1.2'::ltree as path, '{\"a\":1}'::jsonb as j")
+        .await;
+    let key = Keyed::new(KEY);
+    for (column, format, code) in
+        [("price", "csv", 2), ("price", "ndjson", 2), ("path", "ndjson", 2), ("j", "ndjson", 0)]
+    {
+        let protect = format!("{column}=hash");
+        let args = ["--table", "t", "--format", format, "--protect", &protect, "--protect-key-file", &key.file];
+        let run = command(&pg, "out.d", &args).run().await.expect(code);
+        assert!(code == 0 || run.stderr.contains("cannot be protected by hash"), "{}", run.stderr);
+    }
+}
+
 /// An error names the row by its key, unless that is protected.
 #[tokio::test]
 async fn an_error_names_no_protected_value() {
