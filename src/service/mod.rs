@@ -26,6 +26,7 @@ mod links;
 mod listen;
 mod openapi;
 mod origin;
+mod paced;
 mod prefer;
 mod prefix;
 mod problem;

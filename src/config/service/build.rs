@@ -314,7 +314,8 @@ impl Builder<'_> {
                     self.wrong(format!("{place}: tenant_setting is {setting:?}"), "write it as in \"app.tenant\"");
                 }
                 if entry.read_mode.as_deref() == Some("copy") {
-                    let what = format!("{place}: read_mode = \"copy\" reads in sessions that are told no tenant_setting");
+                    let what =
+                        format!("{place}: read_mode = \"copy\" reads in sessions that are told no tenant_setting");
                     self.wrong(what, "leave read_mode out, or name the tenant's rows by tenant = \"… = {tenant}\"");
                 }
                 Some(TenantRule::Setting(setting.clone()))

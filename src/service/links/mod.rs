@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 
 use super::jobs::{entry, found, note, state};
+use super::paced::ClientPace;
 use super::problem::{ProblemBody, Refusal};
 use super::state::{AuditRecord, JobRecord, JobStatus};
 use super::{RequestId, ServiceState};
@@ -121,12 +123,9 @@ struct OpenedExport {
 pub(crate) async fn download(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let asked = LinkRequest { id, target: LinkTarget::Download, query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Download, parts };
     let opened = asked.open(&service).await?;
     match ServedFile::joined(&opened.manifest, &opened.stem()) {
         Some(file) => asked.send(&service, &opened, &file).await,
@@ -160,17 +159,14 @@ pub(crate) async fn download(
 pub(crate) async fn part(
     State(service): State<Arc<ServiceState>>,
     Path((id, number)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
     let no_part = || Refusal::new(StatusCode::NOT_FOUND, "part_not_found", "the export has no such part");
     let number: usize = number.parse().map_err(|_| no_part())?;
-    let asked = LinkRequest { id, target: LinkTarget::Part(number), query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Part(number), parts };
     let opened = asked.open(&service).await?;
     let file = ServedFile::part(&opened.manifest, number, &opened.stem()).ok_or_else(no_part)?;
-    let there = if service.links.redirect { opened.elsewhere(&file, &asked.method).await } else { None };
+    let there = if service.links.redirect { opened.elsewhere(&file, &asked.parts.method).await } else { None };
     match there {
         Some(response) => Ok(response),
         None => asked.send(&service, &opened, &file).await,
@@ -198,12 +194,9 @@ pub(crate) async fn part(
 pub(crate) async fn manifest(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let asked = LinkRequest { id, target: LinkTarget::Manifest, query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Manifest, parts };
     asked.open(&service).await?.list(&service)
 }
 
@@ -211,16 +204,13 @@ pub(crate) async fn manifest(
 struct LinkRequest {
     id: String,
     target: LinkTarget,
-    query: Option<String>,
-    method: Method,
-    request: RequestId,
-    headers: HeaderMap,
+    parts: Parts,
 }
 
 impl LinkRequest {
     /// Finds the export, judges the request, and reads the manifest.
     async fn open(&self, service: &ServiceState) -> Result<OpenedExport, Refusal> {
-        let link = self.query.as_deref().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
+        let link = self.parts.uri.query().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
         let (job, links_end, user, credential) = if let Some(query) = link {
             let job = service.store.any_job(self.id.clone()).await.map_err(|error| state(&error))?;
             let end = service.links.check(query, job.as_ref(), self.target, Utc::now().timestamp())?;
@@ -229,7 +219,7 @@ impl LinkRequest {
             // A link gives no links that outlive it.
             (job, Some(end), None, "link".to_owned())
         } else {
-            let caller = service.caller(&self.headers)?;
+            let caller = service.caller(&self.parts.headers)?;
             let job = found(service, &caller, &self.id).await?;
             (job, None, caller.user, caller.credential)
         };
@@ -250,7 +240,7 @@ impl LinkRequest {
         }
         let links_end = links_end.unwrap_or_else(|| service.links.end(&job));
         let (destination, manifest) = read(service, &job).await?;
-        if self.method != Method::HEAD {
+        if self.parts.method != Method::HEAD {
             self.audit(service, &job, user, credential).await;
         }
         Ok(OpenedExport { job, destination, manifest, links_end })
@@ -258,9 +248,10 @@ impl LinkRequest {
 
     /// Notes who had what.
     async fn audit(&self, service: &ServiceState, job: &JobRecord, user: Option<String>, credential: String) {
+        let request = self.parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
         let entry = AuditRecord {
-            request_id: self.request.id.clone(),
-            client: self.request.client.clone(),
+            request_id: request.id,
+            client: request.client,
             outcome: self.target.to_string(),
             rows: None,
             ..entry(job, user, credential, "download")
@@ -275,12 +266,13 @@ impl LinkRequest {
         opened: &OpenedExport,
         file: &ServedFile,
     ) -> Result<Response, Refusal> {
-        let permit = match self.method {
+        let Parts { method, headers, extensions, .. } = &self.parts;
+        let permit = match *method {
             Method::HEAD => None,
             _ => Some(service.limits.stream(&opened.job.tenant, DOWNLOAD_BYTES).await?),
         };
-        let held = DownloadHold { _permit: permit, stop: service.stop.child_token() };
-        answer(file, &opened.destination, &self.method, &self.headers, held).await
+        let held = DownloadHold { permit, stop: service.stop.child_token(), pace: ClientPace::of(service, extensions) };
+        answer(file, &opened.destination, method, headers, held).await
     }
 }
 
