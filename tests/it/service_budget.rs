@@ -44,6 +44,9 @@ v = {{}}
 table = \"small\"
 [dataset.small.columns]
 id = {{}}
+[dataset.small.analysis.by_id]
+dimensions = [\"id\"]
+measures = [\"count\"]
 [dataset.slow]
 query = \"select id, pg_catalog.pg_sleep(0.15)::text as nap from small\"
 key = \"id\"
@@ -251,7 +254,7 @@ async fn file(service: &Service) -> String {
 }
 
 #[tokio::test]
-async fn a_client_that_lets_a_file_wait_over_http_2_meets_the_deadline_of_streams() {
+async fn a_client_that_lets_a_file_or_an_analysis_wait_over_http_2_meets_the_deadline_of_streams() {
     let pg = rows().await;
     let text = service(&pg, "");
     for off in [false, true] {
@@ -261,7 +264,7 @@ async fn a_client_that_lets_a_file_wait_over_http_2_meets_the_deadline_of_stream
         })
         .await;
         let path = file(&running).await;
-        for asked in [("GET", path.as_str(), "")] {
+        for asked in [("GET", path.as_str(), ""), ("POST", "/v1/analyze/small/by_id", "{}")] {
             let mut stream = stalled(&running, asked).await;
             let mut came = 0;
             let until = if off { Duration::from_secs(3) } else { LIMIT };
