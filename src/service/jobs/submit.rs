@@ -23,7 +23,7 @@ use super::super::prefer::responds_async;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
-use super::super::scoped::about;
+use super::super::scoped::{about, count};
 use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
 use super::super::{RequestId, ServiceState};
 use super::order::{JobFormat, JobOrder, compression};
@@ -238,7 +238,7 @@ async fn counted(
     scope.conditions.extend_from_slice(conditions);
     let request = about(dataset, caller, &scope).ok()?;
     let up_to = NonZeroU64::new(STREAMED_ROWS_MAX + 1)?;
-    let counting = dataset.ndjson.source.estimate(request, up_to)?;
+    let counting = count(dataset, request, up_to)?;
     timeout(service.config.limits.first_page, counting).await.ok()?.ok()
 }
 
