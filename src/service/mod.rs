@@ -21,6 +21,7 @@ mod estimate;
 mod jobs;
 mod jwks;
 mod jwt;
+mod late;
 mod limits;
 mod links;
 mod listen;

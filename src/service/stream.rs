@@ -19,6 +19,7 @@ use super::RequestId;
 use super::body::StreamBody;
 use super::coding::{Coder, Coding};
 use super::ending::{self, StreamOutcome};
+use super::late;
 use super::limits::StreamPermit;
 use super::paced::{ClientPace, PacedSender};
 use super::problem::Refusal;
@@ -96,7 +97,10 @@ pub(crate) async fn begin(
         if pumping.await.is_err() {
             // It has panicked, which the panic hook tells; its body has broken off with it.
             let outcome = StreamOutcome::Failed(ExportError::internal("a stream's task is gone"));
-            drop(kept.finish_export(id, ending::record(&outcome, None, max_rows)).await);
+            let end = ending::record(&outcome, None, max_rows);
+            if kept.finish_export(id.clone(), end.clone()).await.is_err() {
+                late::record(kept, id, end).await;
+            }
         }
     });
     told.await.unwrap_or_else(|_| Err(Refusal::of_export(&ExportError::internal("a stream's task is gone"))))
@@ -317,8 +321,7 @@ impl Pump {
         }
         serving::stream_ended(end.status.name());
         self.audit(&end).await;
-        if let Err(error) = self.store.finish_export(id, end).await {
-            tracing::error!(%error, "the end of a stream was not recorded");
+        if !self.is_recorded(id, end).await {
             outcome = StreamOutcome::Cancelled;
         }
         let StreamOutcome::Done(streamed) = &outcome else {
@@ -332,6 +335,22 @@ impl Pump {
         let trailers = self.order.trailers.then(|| ending::trailers(streamed, self.order.max_rows));
         if self.coded(last, true).await.is_none() {
             self.body.end(trailers).await;
+        }
+    }
+
+    /// Whether the store has this end. A body whose record says something else must not end as if it were whole.
+    async fn is_recorded(&self, id: String, end: ExportEnd) -> bool {
+        match self.store.finish_export(id.clone(), end.clone()).await {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::error!(export = id, "the record of a stream has another end already");
+                false
+            }
+            Err(error) => {
+                tracing::error!(export = id, %error, "the end of a stream was not recorded; that is tried again");
+                tokio::spawn(late::record(Arc::clone(&self.store), id, ending::unrecorded(end)));
+                false
+            }
         }
     }
 
