@@ -73,20 +73,29 @@ impl Links {
         Some(format!("{}{}", self.public, self.signer.sign(claim)?))
     }
 
+    /// What can be told of a link before anybody looks for its export, which is all that is done for what is no link of ours.
+    /// Its time is not: that of a link of an export that has expired is up as well, and such a link says more.
+    ///
+    /// # Errors
+    /// It can be no link of ours.
+    fn read(&self, query: &str) -> Result<LinkQuery, Refusal> {
+        LinkQuery::parse(query).filter(|query| self.signer.may_be_genuine(query)).ok_or_else(invalid)
+    }
+
     /// When the link ends that was followed to an export, if that is one.
     ///
     /// # Errors
     /// The same whatever is wrong with the link; but of an export that has expired, a link of ours says so.
-    fn check(&self, query: &str, job: Option<&JobRecord>, target: LinkTarget, now: i64) -> Result<i64, Refusal> {
-        let (Some(query), Some(job)) = (LinkQuery::parse(query), job) else { return Err(invalid()) };
+    fn check(&self, query: &LinkQuery, job: Option<&JobRecord>, target: LinkTarget, now: i64) -> Result<i64, Refusal> {
+        let job = job.ok_or_else(invalid)?;
         let claim = |revocation| LinkClaim { export: &job.id, target, expires: query.expires, revocation };
         // The files went with the last change of the number.
-        if job.status == JobStatus::Expired && self.signer.is_genuine(&query, claim(job.revocation.saturating_sub(1))) {
+        if job.status == JobStatus::Expired && self.signer.is_genuine(query, claim(job.revocation.saturating_sub(1))) {
             return Err(gone());
         }
         let number = if failpoint::off("link_revocation") { 0 } else { job.revocation };
         let late = query.expires <= now && !failpoint::off("link_expiry");
-        if late || !self.signer.is_genuine(&query, claim(number)) { Err(invalid()) } else { Ok(query.expires) }
+        if late || !self.signer.is_genuine(query, claim(number)) { Err(invalid()) } else { Ok(query.expires) }
     }
 }
 
@@ -212,8 +221,9 @@ impl LinkRequest {
     async fn open(&self, service: &ServiceState) -> Result<OpenedExport, Refusal> {
         let link = self.parts.uri.query().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
         let (job, links_end, user, credential) = if let Some(query) = link {
+            let query = service.links.read(query)?;
             let job = service.store.any_job(self.id.clone()).await.map_err(|error| state(&error))?;
-            let end = service.links.check(query, job.as_ref(), self.target, Utc::now().timestamp())?;
+            let end = service.links.check(&query, job.as_ref(), self.target, Utc::now().timestamp())?;
             let job = job.ok_or_else(invalid)?;
             service.limits.request(&job.tenant)?;
             // A link gives no links that outlive it.
@@ -385,7 +395,7 @@ pub(crate) mod tests {
         job.expires_at = Some(Utc::now() + TimeDelta::days(1));
         let link = links.download_url(&job).unwrap();
         let query = link.split_once('?').unwrap().1;
-        let check = |job: Option<&JobRecord>, now| links.check(query, job, LinkTarget::Download, now);
+        let check = |job: Option<&JobRecord>, now| links.check(&links.read(query)?, job, LinkTarget::Download, now);
         let now = Utc::now().timestamp();
         let end = check(Some(&job), now).unwrap();
         assert!(end > now && end <= now + 3_600);
@@ -396,6 +406,10 @@ pub(crate) mod tests {
         assert_eq!(late, texts(refused(None, now)));
         job.revocation += 1;
         assert_eq!(late, texts(refused(Some(&job), now)));
+        // What names no key of ours, or has half a signature, is none of ours whatever its export is.
+        for other in [query.replace("kid=", "kid=x"), query[..query.len() - 10].to_owned(), "sig=AAAA".to_owned()] {
+            assert_eq!(late, texts(links.read(&other).unwrap_err()), "{other}");
+        }
         // Whatever became of it since, a link of ours says that the files are gone.
         job.status = JobStatus::Expired;
         assert_eq!(refused(Some(&job), now).code, "expired");
