@@ -2,17 +2,24 @@
 //! stream. Drilling into a bucket is a right of its own: it does not include the right to query.
 
 use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::mem;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use axum::Json;
+use axum::body::Body;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use chrono::Utc;
+use futures_util::stream;
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use utoipa::ToSchema;
 
 use super::ServiceState;
@@ -20,6 +27,7 @@ use super::access::Caller;
 use super::bucket_key::{BucketClaim, fingerprint, invalid};
 use super::catalog::column_of;
 use super::jobs::{JobQuestion, JobView, queue_or_stream};
+use super::paced::{ClientPace, paced};
 use super::prefer::responds_async;
 use super::problem::{ProblemBody, Refusal, without_values};
 use super::query::{body_of, stream_of, streamable};
@@ -32,6 +40,16 @@ use crate::model::{
     AggregateBucket, AggregateRequest, DescribedRelation, Dimension, ExportErrorKind, Measure, ScopeColumn,
     ScopeCondition, ScopeTest,
 };
+
+/// What a bucket of an answer takes of memory, beside the filters in its key: values, measures, and the rest of the key.
+const BUCKET_BYTES: u64 = 768;
+
+/// So often the filters are in memory for each bucket: a third more than they are in the key, which stands in the bucket and
+/// in the text of the answer.
+const FILTER_COPIES: u64 = 3;
+
+/// Bytes of an answer that are handed to the connection at once.
+const ANSWER_PIECE_BYTES: usize = 64 * 1024;
 
 /// The body of an analysis.
 #[derive(Debug, Default, Deserialize, ToSchema)]
@@ -87,7 +105,7 @@ pub(crate) async fn analyze(
     State(service): State<Arc<ServiceState>>,
     Path((dataset, analysis)): Path<(String, String)>,
     request: Request,
-) -> Result<Json<AnalysisView>, Refusal> {
+) -> Result<Response, Refusal> {
     let (parts, body) = request.into_parts();
     let (caller, dataset, name, analysis) =
         service.admit_analysis(service.caller(&parts.headers)?, &dataset, &analysis)?;
@@ -104,7 +122,7 @@ pub(crate) async fn analyze(
         measures: measures(described, analysis)?,
         max_buckets: analysis.max_buckets,
     };
-    let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await?;
+    let permit = service.limits.stream(&caller.owner(), answer_bytes(&question, analysis.max_buckets)).await?;
     let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
     let found = timeout(service.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
     let found = found.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
@@ -120,7 +138,56 @@ pub(crate) async fn analyze(
     };
     let buckets =
         found.buckets.iter().map(|bucket| view(analysis, dataset, bucket, service.signer.sign(&claim(bucket))?));
-    Ok(Json(AnalysisView { buckets: buckets.collect::<Result<_, Refusal>>()?, truncated: found.truncated }))
+    let view = AnalysisView { buckets: buckets.collect::<Result<_, Refusal>>()?, truncated: found.truncated };
+    let mut pieces = AnswerPieces::default();
+    serde_json::to_writer(&mut pieces, &view).map_err(no_json)?;
+    drop((found, view));
+    Ok(pieces.answer(ClientPace::of(&service, &parts.extensions), service.stop.child_token(), permit))
+}
+
+/// What the answer may take of memory: each bucket has a key, in which the filters of the question stand.
+fn answer_bytes(question: &Question, max_buckets: NonZeroU64) -> u64 {
+    let filters = serde_json::to_vec(&(&question.r#where, &question.date_range)).unwrap_or_default().len();
+    let filters = u64::try_from(filters).unwrap_or(u64::MAX).saturating_mul(FILTER_COPIES);
+    max_buckets.get().saturating_mul(filters.saturating_add(BUCKET_BYTES)).max(ANSWER_BYTES)
+}
+
+/// The text of an answer, in pieces: one text that grows would be in memory twice.
+#[derive(Default)]
+struct AnswerPieces {
+    full: Vec<Bytes>,
+    last: Vec<u8>,
+}
+
+impl Write for AnswerPieces {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let room = ANSWER_PIECE_BYTES.saturating_sub(self.last.len());
+        let taken = text.len().min(room);
+        self.last.extend(text.iter().take(taken));
+        if self.last.len() >= ANSWER_PIECE_BYTES {
+            self.full.push(mem::take(&mut self.last).into());
+        }
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl AnswerPieces {
+    /// The answer; `held` is let go of once the client has it.
+    fn answer(mut self, pace: ClientPace, stop: CancellationToken, held: impl Send + 'static) -> Response {
+        self.full.push(self.last.into());
+        let length: u64 = self.full.iter().map(|piece| u64::try_from(piece.len()).unwrap_or(u64::MAX)).sum();
+        let fields = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (CONTENT_LENGTH, length.into())];
+        let pieces = stream::iter(self.full.into_iter().map(Ok));
+        (fields, Body::new(paced(pieces, length, pace, stop, held))).into_response()
+    }
+}
+
+fn no_json(_: serde_json::Error) -> Refusal {
+    Refusal::of_export(&ExportError::internal("a bucket is no JSON"))
 }
 
 fn nobody() -> Refusal {
@@ -175,16 +242,15 @@ fn view(
     bucket: &AggregateBucket,
     bucket_key: String,
 ) -> Result<BucketView, Refusal> {
-    let failed = |_| Refusal::of_export(&ExportError::internal("a bucket is no JSON"));
     let mut dimensions = Map::new();
     for (name, value) in analysis.dimension_names(dataset).zip(&bucket.dimensions) {
-        dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(failed)?);
+        dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(no_json)?);
     }
     let measures = analysis.measures.iter().zip(&bucket.measures).map(|((kind, column), json)| {
         // As it is: a large number keeps all its digits.
         Ok((kind.output(column), RawValue::from_string(json.clone())?))
     });
-    let measures = measures.collect::<Result<_, serde_json::Error>>().map_err(failed)?;
+    let measures = measures.collect::<Result<_, serde_json::Error>>().map_err(no_json)?;
     Ok(BucketView { dimensions, measures, bucket_key })
 }
 
@@ -315,5 +381,39 @@ impl ServiceState {
             return Err(Refusal::forbidden("the tier does not allow this analysis"));
         }
         Ok((caller, dataset, found.0, found.1))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::to_bytes;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_of_many_pieces_is_whole_and_holds_its_memory_until_it_is_read() {
+        let held = Arc::new(());
+        let text: Vec<u8> = (0..u32::MAX).flat_map(u32::to_be_bytes).take(3 * ANSWER_PIECE_BYTES + 5).collect();
+        let mut pieces = AnswerPieces::default();
+        text.chunks(777).for_each(|chunk| pieces.write_all(chunk).unwrap());
+        assert_eq!(pieces.full.iter().map(Bytes::len).collect::<Vec<_>>(), [ANSWER_PIECE_BYTES; 3]);
+        let answer = pieces.answer(ClientPace::default(), CancellationToken::new(), Arc::clone(&held));
+        assert_eq!(answer.headers()[CONTENT_LENGTH], text.len().to_string());
+        assert_eq!(Arc::strong_count(&held), 2);
+        assert!(to_bytes(answer.into_body(), usize::MAX).await.unwrap() == text);
+        while Arc::strong_count(&held) > 1 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[test]
+    fn an_answer_reserves_what_its_keys_may_be() {
+        let most = NonZeroU64::new(1_000).unwrap();
+        let ask = |filters: &str| Question::parse(format!(r#"{{"where":{filters}}}"#).as_bytes()).unwrap();
+        assert_eq!(answer_bytes(&ask("[]"), most), ANSWER_BYTES);
+        let long = "x".repeat(8_000);
+        let asked = ask(&format!(r#"[{{"column":"id","op":"=","value":"{long}"}}]"#));
+        let bytes = answer_bytes(&asked, most);
+        assert!((24_000_000..26_000_000).contains(&bytes), "{bytes}");
     }
 }

@@ -39,6 +39,11 @@ impl ConnectionEnd {
     pub(crate) fn end(&self) {
         self.0.cancel();
     }
+
+    #[cfg(test)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_cancelled()
+    }
 }
 
 impl GuardedAcceptor {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde::Serialize;
 
 use super::problem::{Refusal, told, without_values};
-use super::state::{ExportEnd, ExportStatus, RecordedError};
+use super::state::{ExportEnd, ExportStatus, INTERRUPTED, RecordedError};
 use crate::base::words::counted;
 use crate::commit::crc64nvme_text;
 use crate::commit::model::SchemaColumn;
@@ -191,6 +191,22 @@ pub(crate) fn record(outcome: &StreamOutcome, bytes: Option<u64>, max_rows: Opti
     }
 }
 
+/// What became of a stream whose end the store did not take: one that would have ended well was broken off.
+pub(crate) fn unrecorded(end: ExportEnd) -> ExportEnd {
+    if !matches!(end.status, ExportStatus::Complete | ExportStatus::Truncated) {
+        return end;
+    }
+    let message = "the stream was broken off, because the service could not record its end";
+    ExportEnd {
+        status: ExportStatus::Failed,
+        rows: None,
+        truncated: false,
+        crc64nvme: None,
+        error: Some(RecordedError { code: INTERRUPTED.to_owned(), message: message.to_owned() }),
+        ..end
+    }
+}
+
 /// The line that a client was promised.
 pub(crate) fn end_record(streamed: &Streamed, max_rows: Option<NonZeroU64>) -> Bytes {
     let end = EndFacts {
@@ -238,6 +254,29 @@ pub(crate) fn has_more_than_a_header(piece: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_stream_whose_end_was_not_recorded_has_failed_unless_it_had_ended_otherwise() {
+        let end = |status| ExportEnd {
+            status,
+            rows: Some(3),
+            max_rows: Some(5),
+            truncated: status == ExportStatus::Truncated,
+            crc64nvme: Some("x".to_owned()),
+            bytes: Some(7),
+            error: None,
+            notes: vec!["note".to_owned()],
+        };
+        for status in [ExportStatus::Complete, ExportStatus::Truncated] {
+            let late = unrecorded(end(status));
+            assert_eq!((late.status, late.rows, late.truncated), (ExportStatus::Failed, None, false));
+            assert_eq!((late.bytes, late.max_rows, late.notes.len()), (Some(7), Some(5), 1));
+            assert_eq!(late.error.unwrap().code, INTERRUPTED);
+        }
+        for status in [ExportStatus::Failed, ExportStatus::Cancelled] {
+            assert_eq!(unrecorded(end(status)), end(status));
+        }
+    }
 
     #[test]
     fn a_header_alone_has_no_rows() {

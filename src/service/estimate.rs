@@ -15,7 +15,7 @@ use super::analyze::told;
 use super::problem::{ProblemBody, Refusal};
 use super::query::body_of;
 use super::question::Question;
-use super::scoped::about;
+use super::scoped::{about, count};
 use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX};
 use crate::export::ExportError;
 use crate::model::CountedRows;
@@ -69,7 +69,7 @@ pub(crate) async fn estimate(
     let max_rows = caller.max_rows.map(NonZeroU64::get);
     // One more than the cap tells whether it cuts.
     let up_to = max_rows.map_or(COUNTED_ROWS_MAX, |rows| rows.saturating_add(1).min(COUNTED_ROWS_MAX));
-    let counting = dataset.ndjson.source.estimate(request, NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN));
+    let counting = count(dataset, request, NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN));
     let counting = counting.ok_or_else(|| Refusal::of_export(&ExportError::internal("the source counts nothing")))?;
     let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| {
         Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)

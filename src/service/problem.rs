@@ -113,11 +113,17 @@ impl IntoResponse for Refusal {
     }
 }
 
-/// What the log says of a failed export: what stands between quotes may be a caller's value, or a row's.
+/// What the log says of a failed export: what stands between quotes may be a caller's value, or a row's, and may have quotes
+/// in it.
 pub(crate) fn without_values(error: &ExportError) -> String {
-    let sentence = error.sentence();
-    let parts = sentence.split('"').enumerate();
-    parts.map(|(at, part)| if at % 2 == 0 { part } else { "\"…\"" }).collect()
+    without_quoted(&error.sentence())
+}
+
+/// The sentence without all that is from its first quote to its last, or to its end where that is the only one.
+fn without_quoted(sentence: &str) -> String {
+    let Some((before, rest)) = sentence.split_once('"') else { return sentence.to_owned() };
+    let after = rest.rsplit_once('"').map_or("", |(_, after)| after);
+    format!("{before}\"…\"{after}")
 }
 
 /// Status, code and sentence of a failed export, which receipts have too.
@@ -147,5 +153,23 @@ pub(crate) fn told(error: &ExportError) -> (StatusCode, &'static str, &'static s
             (StatusCode::SERVICE_UNAVAILABLE, "interrupted", "the service was stopped")
         }
         _ => (StatusCode::INTERNAL_SERVER_ERROR, "internal", "an internal error"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_value_is_logged_whatever_quotes_it_has() {
+        for (sentence, logged) in [
+            ("the connection was lost", "the connection was lost"),
+            (r#"invalid input for type int: "secret""#, r#"invalid input for type int: "…""#),
+            (r#"column "id": invalid "my "secret" value" of it"#, r#"column "…" of it"#),
+            (r#"value "a"secret"b" is too long"#, r#"value "…" is too long"#),
+            (r#"cut off: "secret"#, r#"cut off: "…""#),
+        ] {
+            assert_eq!(without_quoted(sentence), logged);
+        }
     }
 }

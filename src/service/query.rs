@@ -16,10 +16,10 @@ use tokio::time::timeout;
 
 use super::access::Caller;
 use super::coding::{Coding, takes_trailers};
-use super::deadline::ConnectionEnd;
 use super::ending::TRAILERS;
 use super::jobs::{JobQuestion, JobView, queue_or_stream};
 use super::limits::StreamPermit;
+use super::paced::ClientPace;
 use super::prefer::responds_async;
 use super::problem::{ProblemBody, Refusal};
 use super::question::{Question, StreamFormat, tenant_of};
@@ -109,8 +109,7 @@ pub(crate) async fn stream_of(
     let rows = (&scope, !described.one_statement, permit);
     let mut order = order(caller, dataset, question, &parts.headers, service.config.limits.first_page, rows)?;
     order.asked_by = parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
-    order.connection = parts.extensions.get::<ConnectionEnd>().cloned();
-    order.write_deadline = failpoint::limit("write_deadline", service.config.limits.write_deadline);
+    order.pace = ClientPace::of(service, &parts.extensions);
     let promised = order.end_record;
     let head = head(service, dataset, question.format, &order)?;
     let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await;
@@ -202,8 +201,7 @@ fn order(
         end_record: question.end_record && question.format == StreamFormat::Ndjson,
         trailers: takes_trailers(headers),
         first_page,
-        write_deadline: Duration::MAX,
-        connection: None,
+        pace: ClientPace::default(),
         permit: Some(permit),
         credential: caller.credential.clone(),
         asked_by: RequestId::default(),

@@ -9,18 +9,19 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::Utc;
-use tokio::sync::mpsc::{Receiver, Sender, channel};
+use tokio::sync::mpsc::{Receiver, channel};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::RequestId;
-use super::body::{BodyPiece, StreamBody, pipe};
+use super::body::StreamBody;
 use super::coding::{Coder, Coding};
-use super::deadline::{ConnectionEnd, PROGRESS_BYTES};
 use super::ending::{self, StreamOutcome};
+use super::late;
 use super::limits::StreamPermit;
+use super::paced::{ClientPace, PacedSender};
 use super::problem::Refusal;
 use super::question::StreamFormat;
 use super::state::{AuditRecord, ExportEnd, ExportRecord, StateStore};
@@ -48,10 +49,8 @@ pub(crate) struct StreamOrder {
     pub(crate) end_record: bool,
     pub(crate) trailers: bool,
     pub(crate) first_page: Duration,
-    /// So long a client may take too little.
-    pub(crate) write_deadline: Duration,
-    /// Its connection.
-    pub(crate) connection: Option<ConnectionEnd>,
+    /// What is wanted of the client.
+    pub(crate) pace: ClientPace,
     /// What the key is called.
     pub(crate) credential: String,
     pub(crate) asked_by: RequestId,
@@ -86,7 +85,7 @@ pub(crate) async fn begin(
     let (head, told) = oneshot::channel();
     let (id, kept, max_rows) = (order.record.id.clone(), Arc::clone(&store), order.max_rows);
     let pumping = tokio::spawn(async move {
-        let (body, frames) = pipe();
+        let (body, frames) = PacedSender::new(order.pace.clone());
         let mut pump = match Pump::start(order, store, stop, body).await {
             Ok(pump) => pump,
             Err(problem) => return drop(head.send(Err(problem))),
@@ -98,7 +97,10 @@ pub(crate) async fn begin(
         if pumping.await.is_err() {
             // It has panicked, which the panic hook tells; its body has broken off with it.
             let outcome = StreamOutcome::Failed(ExportError::internal("a stream's task is gone"));
-            drop(kept.finish_export(id, ending::record(&outcome, None, max_rows)).await);
+            let end = ending::record(&outcome, None, max_rows);
+            if kept.finish_export(id.clone(), end.clone()).await.is_err() {
+                late::record(kept, id, end).await;
+            }
         }
     });
     told.await.unwrap_or_else(|_| Err(Refusal::of_export(&ExportError::internal("a stream's task is gone"))))
@@ -115,11 +117,9 @@ struct Pump {
     chunks: Receiver<Bytes>,
     kind: StreamKind,
     run: JoinHandle<Result<Streamed, ExportError>>,
-    body: Sender<BodyPiece>,
+    body: PacedSender,
     coder: Coder,
     bytes: u64,
-    /// Bytes of the last two pieces, which the client may not have taken yet.
-    ahead: [usize; 2],
     /// Whether the caller has a head.
     answered: bool,
 }
@@ -139,7 +139,7 @@ impl Pump {
         order: StreamOrder,
         store: Arc<dyn StateStore>,
         stop: CancellationToken,
-        body: Sender<BodyPiece>,
+        body: PacedSender,
     ) -> Result<Self, Refusal> {
         let coder = Coder::new(order.coding).map_err(|error| Refusal::of_export(&error))?;
         let (sender, chunks) = channel(1);
@@ -149,8 +149,8 @@ impl Pump {
         let kind = StreamKind::default();
         let run = stream_told(order.request.clone(), (sender, kind.clone()), events, stop.clone());
         let run = tokio::spawn(run);
-        let (bytes, ahead, answered) = (0, [0; 2], false);
-        let pump = Self { order, store, stop, chunks, kind, run, body, coder, bytes, ahead, answered };
+        let (bytes, answered) = (0, false);
+        let pump = Self { order, store, stop, chunks, kind, run, body, coder, bytes, answered };
         // While the database is asked already.
         if let Err(error) = pump.store.begin_export(pump.order.record.clone()).await {
             tracing::error!(%error, "a stream was not begun");
@@ -241,7 +241,7 @@ impl Pump {
     async fn rest(&mut self) -> StreamOutcome {
         loop {
             // What waits here would be one piece more in memory.
-            if let Some(outcome) = self.room(1).await {
+            if let Some(outcome) = self.room().await {
                 return outcome;
             }
             let piece = tokio::select! {
@@ -282,36 +282,21 @@ impl Pump {
     /// Hands bytes to the connection; says how the stream ended where it cannot.
     async fn hand(&mut self, bytes: Bytes) -> Option<StreamOutcome> {
         let size = bytes.len();
-        if let Some(outcome) = self.room(1).await {
+        if let Some(outcome) = self.room().await {
             return Some(outcome);
         }
-        if self.body.send(BodyPiece::Data(bytes)).await.is_err() {
+        if !self.body.hand(bytes).await {
             return Some(StreamOutcome::Cancelled);
         }
-        self.ahead = [self.ahead[1], size];
         serving::bytes_sent(size);
         None
     }
 
-    /// Waits for room for so many pieces, as long as the client takes what it has at the pace that is wanted of it; says how
-    /// the stream ended where there is none. A client of HTTP/2 that lets a stream wait holds no write up, so that the
-    /// deadline of the connection's writes does not see it; and what it has not taken goes only with the connection.
-    async fn room(&self, pieces: usize) -> Option<StreamOutcome> {
-        let ahead = self.ahead.iter().sum::<usize>() / PROGRESS_BYTES;
-        let times = u32::try_from(ahead).unwrap_or(u32::MAX).saturating_add(1);
-        let patience = match self.order.write_deadline.saturating_mul(times) {
-            _ if failpoint::off("stream_deadline") => Duration::MAX,
-            patience => patience,
-        };
+    /// Waits for room for a piece; says how the stream ended where there is none.
+    async fn room(&self) -> Option<StreamOutcome> {
         tokio::select! {
-            room = self.body.reserve_many(pieces) => room.is_err().then_some(StreamOutcome::Cancelled),
+            room = self.body.room() => (!room).then_some(StreamOutcome::Cancelled),
             () = self.stop.cancelled() => Some(StreamOutcome::Failed(ExportError::cancelled())),
-            () = tokio::time::sleep(patience) => {
-                if let Some(connection) = &self.order.connection {
-                    connection.end();
-                }
-                Some(StreamOutcome::Cancelled)
-            }
         }
     }
 
@@ -321,7 +306,7 @@ impl Pump {
         self.stop_unless(&outcome);
         // What is handed to the connection is gone from here; what is not has not been.
         let awaited = self.answered && matches!(outcome, StreamOutcome::Done(_));
-        if awaited && let Some(other) = self.room(self.body.max_capacity()).await {
+        if awaited && let Some(other) = self.room().await {
             outcome = other;
         }
         let mut end = ending::record(&outcome, Some(self.bytes), self.order.max_rows);
@@ -336,13 +321,12 @@ impl Pump {
         }
         serving::stream_ended(end.status.name());
         self.audit(&end).await;
-        if let Err(error) = self.store.finish_export(id, end).await {
-            tracing::error!(%error, "the end of a stream was not recorded");
+        if !self.is_recorded(id, end).await {
             outcome = StreamOutcome::Cancelled;
         }
         let StreamOutcome::Done(streamed) = &outcome else {
             if failpoint::off("abort") {
-                let _ = self.body.send(BodyPiece::End(None)).await;
+                self.body.end(None).await;
             }
             // Whoever reads it is gone already, or sees the connection break.
             return;
@@ -350,7 +334,23 @@ impl Pump {
         let last = if self.order.end_record { ending::end_record(streamed, self.order.max_rows) } else { Bytes::new() };
         let trailers = self.order.trailers.then(|| ending::trailers(streamed, self.order.max_rows));
         if self.coded(last, true).await.is_none() {
-            let _ = self.body.send(BodyPiece::End(trailers)).await;
+            self.body.end(trailers).await;
+        }
+    }
+
+    /// Whether the store has this end. A body whose record says something else must not end as if it were whole.
+    async fn is_recorded(&self, id: String, end: ExportEnd) -> bool {
+        match self.store.finish_export(id.clone(), end.clone()).await {
+            Ok(true) => true,
+            Ok(false) => {
+                tracing::error!(export = id, "the record of a stream has another end already");
+                false
+            }
+            Err(error) => {
+                tracing::error!(export = id, %error, "the end of a stream was not recorded; that is tried again");
+                tokio::spawn(late::record(Arc::clone(&self.store), id, ending::unrecorded(end)));
+                false
+            }
         }
     }
 

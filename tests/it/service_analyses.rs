@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::support::eventually;
 use crate::support::pg::{Pg, pg};
 use crate::support::service::{BodyEnd, Service, digest, key};
 
@@ -156,5 +157,34 @@ async fn an_estimate_counts_what_the_stream_would_send() {
     assert!(capped["rows"].as_u64().unwrap() <= 300, "nothing of another tenant: {capped}");
     estimate("drill", body).await.problem(403, "forbidden");
     estimate("acme-key", r#"{"columns":["secret"]}"#).await.problem(400, "invalid_request");
+    service.stop().await;
+}
+
+/// What statistics say is of the whole table.
+#[tokio::test]
+async fn i13_a_count_that_is_cancelled_tells_a_tenant_nothing_of_everybody_s_rows() {
+    let pg = orders().await;
+    pg.batch(
+        "create function slowly(bigint) returns bigint language sql immutable
+            as 'select $1 from pg_catalog.pg_sleep(0.1)'; analyze",
+    )
+    .await;
+    let slow = "slow = { expr = \"public.slowly(id)\" }\n";
+    let own = service(&pg).replacen("amount = {}\n", &format!("amount = {{}}\n{slow}"), 1);
+    let everybody = format!("{own}[dataset.all]\ntable = \"orders\"\n[dataset.all.columns]\nid = {{}}\n{slow}");
+    let service = Service::start(&everybody).await;
+    let body = r#"{"columns":["id"],"where":[{"column":"slow","op":">","value":0}]}"#;
+    let cancelled = async |path: &str| {
+        let cancel = async {
+            let cancel = "select count(pg_cancel_backend(pid)) from pg_stat_activity where datname = current_database()
+                and state = 'active' and query like 'SELECT pg_catalog.count(*)%'";
+            let ended = async || (pg.value(cancel).await != "0").then_some(());
+            eventually(Duration::from_secs(20), "the count", ended).await;
+        };
+        tokio::join!(service.post("acme-key", path, body, ""), cancel).0
+    };
+    let everybodys = cancelled("/v1/query/all/estimate").await.json();
+    assert_eq!(everybodys["kind"], "estimate", "{everybodys}");
+    cancelled("/v1/query/orders/estimate").await.problem(502, "source_busy");
     service.stop().await;
 }

@@ -44,6 +44,9 @@ v = {{}}
 table = \"small\"
 [dataset.small.columns]
 id = {{}}
+[dataset.small.analysis.by_id]
+dimensions = [\"id\"]
+measures = [\"count\"]
 [dataset.slow]
 query = \"select id, pg_catalog.pg_sleep(0.15)::text as nap from small\"
 key = \"id\"
@@ -161,15 +164,15 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     [&length[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
 }
 
-/// A stream over HTTP/2 whose client lets 1,000 bytes come and no more.
-async fn stalled(service: &Service) -> TcpStream {
+/// What a client asks over HTTP/2 that lets 1,000 bytes come and no more.
+async fn stalled(service: &Service, (method, path, body): (&str, &str, &str)) -> TcpStream {
     let mut wire = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
     wire.extend(frame(4, 0, 0, &[0, 4, 0, 0, 3, 232]));
     let mut fields = Vec::new();
     for (name, value) in [
-        (":method", "POST"),
+        (":method", method),
         (":scheme", "http"),
-        (":path", "/v1/query/large/export"),
+        (":path", path),
         (":authority", "service"),
         ("authorization", "Bearer seven"),
     ] {
@@ -181,7 +184,7 @@ async fn stalled(service: &Service) -> TcpStream {
         }
     }
     wire.extend(frame(1, 4, 1, &fields));
-    wire.extend(frame(0, 1, 1, br#"{"columns":["id","v"]}"#));
+    wire.extend(frame(0, 1, 1, body.as_bytes()));
     let mut stream = TcpStream::connect(&service.address).await.unwrap();
     stream.write_all(&wire).await.unwrap();
     stream
@@ -207,7 +210,8 @@ async fn a_client_of_http_2_that_lets_a_stream_wait_meets_its_deadline_and_windo
             if off { command.env(shorter[1].0, shorter[1].1) } else { command }
         })
         .await;
-        let mut stream = stalled(&running).await;
+        let asked = ("POST", "/v1/query/large/export", r#"{"columns":["id","v"]}"#);
+        let mut stream = stalled(&running, asked).await;
         let mut came = 0;
         let mut settings = Vec::new();
         let until = if off { Duration::from_secs(3) } else { LIMIT };
@@ -236,6 +240,48 @@ async fn a_client_of_http_2_that_lets_a_stream_wait_meets_its_deadline_and_windo
         let audit: Value = serde_json::from_str(&admin(&running, "/audit?tenant=7").await).unwrap();
         assert_eq!(audit[0]["outcome"], "cancelled", "{audit}");
         assert_eq!(metric(&running, "outhaul_service_streams_total{outcome=\"cancelled\"} ").await, 1);
+    }
+}
+
+/// The path of a file of 36 MB.
+async fn file(service: &Service) -> String {
+    let body = r#"{"dataset":"large","mode":"background","columns":["id","v"]}"#;
+    let job = service.post("seven", "/v1/exports", body, "").await.json();
+    let path = format!("/v1/exports/{}", job["id"].as_str().unwrap());
+    let done = async || (service.get("seven", &path).await.json()["status"] == "complete").then_some(());
+    eventually(LIMIT, "the file", done).await;
+    format!("{path}/download")
+}
+
+#[tokio::test]
+async fn a_client_that_lets_a_file_or_an_analysis_wait_over_http_2_meets_the_deadline_of_streams() {
+    let pg = rows().await;
+    let text = service(&pg, "");
+    for off in [false, true] {
+        let running = Service::with(&text, |command| {
+            let command = command.env("OUTHAUL_TEST_LIMITS", "write_deadline=0.05");
+            if off { command.env("OUTHAUL_TEST_OFF", "stream_deadline") } else { command }
+        })
+        .await;
+        let path = file(&running).await;
+        for asked in [("GET", path.as_str(), ""), ("POST", "/v1/analyze/small/by_id", "{}")] {
+            let mut stream = stalled(&running, asked).await;
+            let mut came = 0;
+            let until = if off { Duration::from_secs(3) } else { LIMIT };
+            let ended = tokio::time::timeout(until, async {
+                while let Some((kind, _, payload)) = next(&mut stream).await {
+                    came += if kind == 0 { payload.len() } else { 0 };
+                }
+            });
+            let ended = ended.await.is_ok();
+            assert_eq!((came, ended), (1_000, !off), "{asked:?}");
+            if off {
+                assert_eq!(metric(&running, "outhaul_service_streams ").await, 1, "{asked:?}");
+                drop(stream);
+            }
+            let gone = async || (metric(&running, "outhaul_service_streams ").await == 0).then_some(());
+            eventually(LIMIT, "its place and its memory", gone).await;
+        }
     }
 }
 

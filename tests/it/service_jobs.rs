@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-use crate::support::eventually;
 use crate::support::pg::{Pg, pg};
 use crate::support::run::Outhaul;
 use crate::support::service::{Answer, BodyEnd, Service, key, request};
+use crate::support::{eventually, within};
 
 const ROWS: usize = 20_000;
 
@@ -219,6 +219,30 @@ async fn a_count_that_was_broken_off_is_no_estimate() {
     assert_eq!(estimate("acme-key", BODY).await, (None, false));
     assert_eq!(estimate("acme-key", &slow(1_000)).await, (Some(900), true));
     assert_eq!(estimate("globex-key", BODY).await, (Some(100), true));
+}
+
+#[tokio::test]
+async fn a_count_takes_the_place_of_a_stream_and_no_stream_waits_for_one() {
+    let pg = orders().await;
+    let service = Service::start(&format!("{}[limits]\nstreams_per_tenant = 1\n", config(&pg))).await;
+    // To count these takes as long as to read all of them.
+    let slow = r#""columns":["id","slow"],"where":[{"column":"slow","op":"!=","value":""}]"#;
+    let asked = format!(r#"{{"dataset":"orders","mode":"stream",{slow}}}"#);
+    let mut stream = service.connect(&request("POST", "acme-key", "/v1/exports", &asked, "")).await;
+    let mut head = [0; 12];
+    within(Duration::from_secs(10), "the first rows", stream.read_exact(&mut head)).await.unwrap();
+    assert_eq!(&head, b"HTTP/1.1 200");
+    // While that is the only one that the tenant may have, a job is queued all the same.
+    for body in [BODY.to_owned(), BODY.replace("background", "auto")] {
+        let queued = submit(&service, "acme-key", &body, "").await;
+        assert_eq!((queued.status, queued.json()["estimated_rows"].as_u64()), (202, None), "{}", queued.text());
+    }
+    drop(stream);
+    let counted = async || {
+        let queued = submit(&service, "acme-key", BODY, "").await;
+        (queued.json()["estimated_rows"] == 18_000).then_some(())
+    };
+    eventually(Duration::from_secs(20), "a count", counted).await;
 }
 
 #[tokio::test]

@@ -309,6 +309,18 @@ async fn a_link_opens_one_thing_for_a_time_until_it_is_revoked() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn what_can_be_no_link_of_ours_is_no_question_to_the_store() {
+    let pg = pg(18).await;
+    let service = Service::start(&config(&pg, "")).await;
+    let file = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
+    file.execute_batch("DROP TABLE job").unwrap();
+    service.get("acme-key", "/v1/exports/one/download").await.problem(503, "state_unavailable");
+    for query in ["sig=", "exp=99999999999&kid=a&sig=AAAA", &format!("exp=9999999999&kid=a&sig={}", "A".repeat(43))] {
+        follow(&service, &format!("/v1/exports/one/download?{query}"), "").await.problem(403, "link_invalid");
+    }
+}
+
 /// riffado/riffado#220: files could be had until somebody had removed them.
 #[tokio::test]
 async fn what_is_over_is_gone_before_anybody_has_written_that_down() {

@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
-use crate::support::eventually;
 use crate::support::pg::{Pg, pg};
-use crate::support::service::{Service, key, request, written};
+use crate::support::service::{Answer, BodyEnd, Service, key, request, written};
+use crate::support::{eventually, within};
 
 async fn orders() -> Pg {
     let pg = pg(18).await;
@@ -89,6 +90,51 @@ async fn a_replica_that_is_killed_leaves_its_stream_failed_for_all_others() {
         (receipt["status"] == "failed" && receipt["error"]["code"] == "interrupted").then_some(())
     })
     .await;
+}
+
+/// A stream of which the client has read the head only, and its id.
+async fn begun(service: &Service) -> (TcpStream, Vec<u8>, String) {
+    let body = json!({"columns": ["id", "note"]}).to_string();
+    let mut stream = service.connect(&request("POST", "seven", "/v1/query/orders/export", &body, "")).await;
+    let mut head = vec![0; 1_000];
+    stream.read_exact(&mut head).await.unwrap();
+    let text = String::from_utf8_lossy(&head).to_lowercase();
+    let id = text.split("x-outhaul-export-id: ").nth(1).unwrap().split('\r').next().unwrap().to_owned();
+    (stream, head, id)
+}
+
+#[tokio::test]
+async fn a_stream_whose_record_says_otherwise_or_nothing_breaks_off_and_its_end_is_recorded_later() {
+    let (pg, state) = (orders().await, pg(18).await);
+    let service = Service::start(&service(&pg, &state)).await;
+    let rest = async |mut stream: TcpStream, mut wire: Vec<u8>| {
+        let _ = within(Duration::from_mins(1), "the rest", stream.read_to_end(&mut wire)).await;
+        Answer::parse(&wire)
+    };
+    let receipt = async |id: &str| service.get("seven", &format!("/v1/exports/{id}")).await.json();
+    let (stream, head, id) = begun(&service).await;
+    state.batch(&format!("update outhaul.export set status = 'cancelled' where id = '{id}'")).await;
+    assert_eq!(rest(stream, head).await.end, BodyEnd::Broken);
+    assert_eq!(receipt(&id).await["status"], "cancelled");
+    // What others say who have not heard of its process is corrected by itself.
+    let (stream, head, id) = begun(&service).await;
+    let gone = "status = 'failed', error_code = 'interrupted',
+        error_message = 'the service stopped before this export had ended'";
+    state.batch(&format!("update outhaul.export set {gone} where id = '{id}'")).await;
+    assert_eq!(rest(stream, head).await.end, BodyEnd::Whole);
+    assert_eq!(receipt(&id).await["status"], "complete");
+    // The store takes no end.
+    let (stream, head, id) = begun(&service).await;
+    state.batch("alter table outhaul.export rename to away").await;
+    assert_eq!(rest(stream, head).await.end, BodyEnd::Broken);
+    state.batch("alter table outhaul.away rename to export").await;
+    let ended = eventually(Duration::from_secs(40), "its end", async || {
+        let receipt = receipt(&id).await;
+        (receipt["status"] != "streaming").then_some(receipt)
+    })
+    .await;
+    assert_eq!((&ended["status"], &ended["error"]["code"]), (&json!("failed"), &json!("interrupted")), "{ended}");
+    service.stop().await;
 }
 
 #[tokio::test]

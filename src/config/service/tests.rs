@@ -200,6 +200,13 @@ fn mistakes_have_their_line_and_the_nearest_word() {
     }
 }
 
+/// Row security would be asked without a tenant: no rows, or those of whomever the role is set to.
+#[test]
+fn no_tenant_setting_goes_with_sessions_that_are_told_none() {
+    let copied = "tenant_setting = \"app.tenant\"\nread_mode = \"copy\"";
+    mistaken("tenant = \"customer_id = {tenant}\"", copied, "sessions that are told no tenant_setting");
+}
+
 #[test]
 fn mistakes_of_tokens_are_told_too() {
     for (from, to, expected) in [

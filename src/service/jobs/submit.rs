@@ -23,13 +23,13 @@ use super::super::prefer::responds_async;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
-use super::super::scoped::about;
+use super::super::scoped::{about, count};
 use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
 use super::super::{RequestId, ServiceState};
 use super::order::{JobFormat, JobOrder, compression};
 use super::routes::{entry, note};
 use super::view::JobView;
-use crate::base::memory::SIGNED_BODY_BYTES_MAX;
+use crate::base::memory::{ANSWER_BYTES, SIGNED_BODY_BYTES_MAX};
 use crate::config::service::Dataset;
 use crate::model::{CountedRows, ScopeCondition};
 
@@ -47,8 +47,8 @@ const RETRY_SECONDS: u64 = 2;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum JobMode {
-    /// A stream of at most 50,000 rows, unless they cannot be counted in time, or come with an `Idempotency-Key`, or are to
-    /// be Parquet; else in the background.
+    /// A stream of at most 50,000 rows, unless they cannot be counted in time, or the caller has as many streams as he may
+    /// have, or they come with an `Idempotency-Key`, or are to be Parquet; else in the background.
     #[default]
     Auto,
     Stream,
@@ -145,7 +145,10 @@ pub(crate) async fn queue_or_stream(
     let (caller, dataset, question, conditions) = judged(service, caller, asked).await?;
     question.columns(dataset)?;
     question.order(dataset)?;
-    let counted = counted(service, &caller, dataset, &question, &conditions).await;
+    let counted = match mode {
+        JobMode::Stream => None,
+        JobMode::Auto | JobMode::Background => counted(service, &caller, dataset, &question, &conditions).await,
+    };
     let few = matches!(counted, Some(CountedRows::Exact(rows)) if rows <= STREAMED_ROWS_MAX);
     if mode == JobMode::Stream || (mode == JobMode::Auto && few && format.streamed().is_some() && key.is_none()) {
         if format.streamed().is_none() {
@@ -225,7 +228,8 @@ async fn judged(
     Ok((bucket.caller, bucket.dataset, question, bucket.conditions))
 }
 
-/// How many rows there are, where that is known in time; nothing else depends on it.
+/// How many rows there are, where that is known in time, and the caller may have one stream more, whose place the count
+/// takes: nothing else depends on it.
 async fn counted(
     service: &ServiceState,
     caller: &Caller,
@@ -238,7 +242,8 @@ async fn counted(
     scope.conditions.extend_from_slice(conditions);
     let request = about(dataset, caller, &scope).ok()?;
     let up_to = NonZeroU64::new(STREAMED_ROWS_MAX + 1)?;
-    let counting = dataset.ndjson.source.estimate(request, up_to)?;
+    let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await.ok()?;
+    let counting = count(dataset, request, up_to)?;
     timeout(service.config.limits.first_page, counting).await.ok()?.ok()
 }
 

@@ -15,20 +15,24 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::body::BrokenOff;
 use super::super::limits::StreamPermit;
+use super::super::paced::{ClientPace, paced};
 use super::super::problem::Refusal;
 use super::file::{FilePiece, ServedFile};
 use super::selection::{Selection, selection};
 use crate::store::{Destination, StoreError};
 
-/// Bytes that are read at once; two of them are in memory, one read and one sent.
+/// Bytes that are read at once. Three times as many are in memory: those that are read or wait, and two pieces that the
+/// connection has.
 pub(crate) const CHUNK_BYTES: u64 = 1 << 20;
 
 /// What is held as long as a file is sent.
 #[derive(Debug, Default)]
 pub(crate) struct DownloadHold {
-    pub(crate) _permit: Option<StreamPermit>,
+    pub(crate) permit: Option<StreamPermit>,
     /// Breaks the body off.
     pub(crate) stop: CancellationToken,
+    /// What is wanted of the client.
+    pub(crate) pace: ClientPace,
 }
 
 /// Answers with the file, or with as much of it as is asked for.
@@ -66,13 +70,13 @@ pub(crate) async fn answer(
     if *method == Method::HEAD {
         return Ok((status, fields).into_response());
     }
-    let mut reading = Download { destination: destination.clone(), pieces: file.cut(&range).into(), held };
+    let mut reading = Download { destination: destination.clone(), pieces: file.cut(&range).into() };
     // What cannot be read at all is said before anything is sent.
     let first = reading.next().await.map_err(|error| {
         tracing::error!(%error, "a file of an export was not read");
         Refusal::new(StatusCode::BAD_GATEWAY, "files_unavailable", "the export's files cannot be read now").after(5)
     })?;
-    Ok((status, fields, reading.body(first)).into_response())
+    Ok((status, fields, reading.body(first, range.end - range.start, held)).into_response())
 }
 
 /// Sends the client to where the object is, for a short time.
@@ -111,7 +115,6 @@ fn put(fields: &mut HeaderMap, name: HeaderName, value: &str) {
 struct Download {
     destination: Destination,
     pieces: VecDeque<FilePiece>,
-    held: DownloadHold,
 }
 
 impl Download {
@@ -126,17 +129,11 @@ impl Download {
         Ok(Some(bytes))
     }
 
-    /// The first bytes, which are read, and the others as they are asked for. A body that cannot go on breaks off: it is
-    /// shorter than its length then.
-    fn body(self, first: Option<Bytes>) -> Body {
+    /// The first bytes, which are read, and the others as the client takes those before. A body that cannot go on breaks
+    /// off: it is shorter than its length then.
+    fn body(self, first: Option<Bytes>, length: u64, held: DownloadHold) -> Body {
         let rest = stream::try_unfold(self, |mut reading| async move {
-            let stop = reading.held.stop.clone();
-            let next = tokio::select! {
-                biased;
-                () = stop.cancelled() => return Err(BrokenOff),
-                next = reading.next() => next,
-            };
-            match next {
+            match reading.next().await {
                 Ok(bytes) => Ok(bytes.map(|bytes| (bytes, reading))),
                 Err(error) => {
                     tracing::error!(%error, "a download was broken off");
@@ -144,7 +141,8 @@ impl Download {
                 }
             }
         });
-        Body::from_stream(stream::iter(first.map(Ok)).chain(rest))
+        let DownloadHold { permit, stop, pace } = held;
+        Body::new(paced(stream::iter(first.map(Ok)).chain(rest), length, pace, stop, permit))
     }
 }
 

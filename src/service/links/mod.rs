@@ -14,12 +14,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{Path, RawQuery, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::extract::{Path, State};
+use axum::http::request::Parts;
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 
 use super::jobs::{entry, found, note, state};
+use super::paced::ClientPace;
 use super::problem::{ProblemBody, Refusal};
 use super::state::{AuditRecord, JobRecord, JobStatus};
 use super::{RequestId, ServiceState};
@@ -71,20 +73,29 @@ impl Links {
         Some(format!("{}{}", self.public, self.signer.sign(claim)?))
     }
 
+    /// What can be told of a link before anybody looks for its export, which is all that is done for what is no link of ours.
+    /// Its time is not: that of a link of an export that has expired is up as well, and such a link says more.
+    ///
+    /// # Errors
+    /// It can be no link of ours.
+    fn read(&self, query: &str) -> Result<LinkQuery, Refusal> {
+        LinkQuery::parse(query).filter(|query| self.signer.may_be_genuine(query)).ok_or_else(invalid)
+    }
+
     /// When the link ends that was followed to an export, if that is one.
     ///
     /// # Errors
     /// The same whatever is wrong with the link; but of an export that has expired, a link of ours says so.
-    fn check(&self, query: &str, job: Option<&JobRecord>, target: LinkTarget, now: i64) -> Result<i64, Refusal> {
-        let (Some(query), Some(job)) = (LinkQuery::parse(query), job) else { return Err(invalid()) };
+    fn check(&self, query: &LinkQuery, job: Option<&JobRecord>, target: LinkTarget, now: i64) -> Result<i64, Refusal> {
+        let job = job.ok_or_else(invalid)?;
         let claim = |revocation| LinkClaim { export: &job.id, target, expires: query.expires, revocation };
         // The files went with the last change of the number.
-        if job.status == JobStatus::Expired && self.signer.is_genuine(&query, claim(job.revocation.saturating_sub(1))) {
+        if job.status == JobStatus::Expired && self.signer.is_genuine(query, claim(job.revocation.saturating_sub(1))) {
             return Err(gone());
         }
         let number = if failpoint::off("link_revocation") { 0 } else { job.revocation };
         let late = query.expires <= now && !failpoint::off("link_expiry");
-        if late || !self.signer.is_genuine(&query, claim(number)) { Err(invalid()) } else { Ok(query.expires) }
+        if late || !self.signer.is_genuine(query, claim(number)) { Err(invalid()) } else { Ok(query.expires) }
     }
 }
 
@@ -121,12 +132,9 @@ struct OpenedExport {
 pub(crate) async fn download(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let asked = LinkRequest { id, target: LinkTarget::Download, query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Download, parts };
     let opened = asked.open(&service).await?;
     match ServedFile::joined(&opened.manifest, &opened.stem()) {
         Some(file) => asked.send(&service, &opened, &file).await,
@@ -160,17 +168,14 @@ pub(crate) async fn download(
 pub(crate) async fn part(
     State(service): State<Arc<ServiceState>>,
     Path((id, number)): Path<(String, String)>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
     let no_part = || Refusal::new(StatusCode::NOT_FOUND, "part_not_found", "the export has no such part");
     let number: usize = number.parse().map_err(|_| no_part())?;
-    let asked = LinkRequest { id, target: LinkTarget::Part(number), query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Part(number), parts };
     let opened = asked.open(&service).await?;
     let file = ServedFile::part(&opened.manifest, number, &opened.stem()).ok_or_else(no_part)?;
-    let there = if service.links.redirect { opened.elsewhere(&file, &asked.method).await } else { None };
+    let there = if service.links.redirect { opened.elsewhere(&file, &asked.parts.method).await } else { None };
     match there {
         Some(response) => Ok(response),
         None => asked.send(&service, &opened, &file).await,
@@ -198,12 +203,9 @@ pub(crate) async fn part(
 pub(crate) async fn manifest(
     State(service): State<Arc<ServiceState>>,
     Path(id): Path<String>,
-    RawQuery(query): RawQuery,
-    method: Method,
-    request: axum::Extension<RequestId>,
-    headers: HeaderMap,
+    parts: Parts,
 ) -> Result<Response, Refusal> {
-    let asked = LinkRequest { id, target: LinkTarget::Manifest, query, method, request: request.0, headers };
+    let asked = LinkRequest { id, target: LinkTarget::Manifest, parts };
     asked.open(&service).await?.list(&service)
 }
 
@@ -211,25 +213,23 @@ pub(crate) async fn manifest(
 struct LinkRequest {
     id: String,
     target: LinkTarget,
-    query: Option<String>,
-    method: Method,
-    request: RequestId,
-    headers: HeaderMap,
+    parts: Parts,
 }
 
 impl LinkRequest {
     /// Finds the export, judges the request, and reads the manifest.
     async fn open(&self, service: &ServiceState) -> Result<OpenedExport, Refusal> {
-        let link = self.query.as_deref().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
+        let link = self.parts.uri.query().filter(|query| query.split('&').any(|pair| pair.starts_with("sig=")));
         let (job, links_end, user, credential) = if let Some(query) = link {
+            let query = service.links.read(query)?;
             let job = service.store.any_job(self.id.clone()).await.map_err(|error| state(&error))?;
-            let end = service.links.check(query, job.as_ref(), self.target, Utc::now().timestamp())?;
+            let end = service.links.check(&query, job.as_ref(), self.target, Utc::now().timestamp())?;
             let job = job.ok_or_else(invalid)?;
             service.limits.request(&job.tenant)?;
             // A link gives no links that outlive it.
             (job, Some(end), None, "link".to_owned())
         } else {
-            let caller = service.caller(&self.headers)?;
+            let caller = service.caller(&self.parts.headers)?;
             let job = found(service, &caller, &self.id).await?;
             (job, None, caller.user, caller.credential)
         };
@@ -250,7 +250,7 @@ impl LinkRequest {
         }
         let links_end = links_end.unwrap_or_else(|| service.links.end(&job));
         let (destination, manifest) = read(service, &job).await?;
-        if self.method != Method::HEAD {
+        if self.parts.method != Method::HEAD {
             self.audit(service, &job, user, credential).await;
         }
         Ok(OpenedExport { job, destination, manifest, links_end })
@@ -258,9 +258,10 @@ impl LinkRequest {
 
     /// Notes who had what.
     async fn audit(&self, service: &ServiceState, job: &JobRecord, user: Option<String>, credential: String) {
+        let request = self.parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
         let entry = AuditRecord {
-            request_id: self.request.id.clone(),
-            client: self.request.client.clone(),
+            request_id: request.id,
+            client: request.client,
             outcome: self.target.to_string(),
             rows: None,
             ..entry(job, user, credential, "download")
@@ -275,12 +276,13 @@ impl LinkRequest {
         opened: &OpenedExport,
         file: &ServedFile,
     ) -> Result<Response, Refusal> {
-        let permit = match self.method {
+        let Parts { method, headers, extensions, .. } = &self.parts;
+        let permit = match *method {
             Method::HEAD => None,
             _ => Some(service.limits.stream(&opened.job.tenant, DOWNLOAD_BYTES).await?),
         };
-        let held = DownloadHold { _permit: permit, stop: service.stop.child_token() };
-        answer(file, &opened.destination, &self.method, &self.headers, held).await
+        let held = DownloadHold { permit, stop: service.stop.child_token(), pace: ClientPace::of(service, extensions) };
+        answer(file, &opened.destination, method, headers, held).await
     }
 }
 
@@ -393,7 +395,7 @@ pub(crate) mod tests {
         job.expires_at = Some(Utc::now() + TimeDelta::days(1));
         let link = links.download_url(&job).unwrap();
         let query = link.split_once('?').unwrap().1;
-        let check = |job: Option<&JobRecord>, now| links.check(query, job, LinkTarget::Download, now);
+        let check = |job: Option<&JobRecord>, now| links.check(&links.read(query)?, job, LinkTarget::Download, now);
         let now = Utc::now().timestamp();
         let end = check(Some(&job), now).unwrap();
         assert!(end > now && end <= now + 3_600);
@@ -404,6 +406,10 @@ pub(crate) mod tests {
         assert_eq!(late, texts(refused(None, now)));
         job.revocation += 1;
         assert_eq!(late, texts(refused(Some(&job), now)));
+        // What names no key of ours, or has half a signature, is none of ours whatever its export is.
+        for other in [query.replace("kid=", "kid=x"), query[..query.len() - 10].to_owned(), "sig=AAAA".to_owned()] {
+            assert_eq!(late, texts(links.read(&other).unwrap_err()), "{other}");
+        }
         // Whatever became of it since, a link of ours says that the files are gone.
         job.status = JobStatus::Expired;
         assert_eq!(refused(Some(&job), now).code, "expired");

@@ -219,5 +219,6 @@ async fn what_was_answered_outlives_the_store_and_what_had_not_ended_has_failed<
     assert_eq!(half.end.status, ExportStatus::Failed);
     assert_eq!(half.end.error.unwrap().code, INTERRUPTED);
     assert!(half.finished_at.is_some());
+    // The process that began it has gone: this is another one, which knows no better end.
     assert!(!store.finish_export("half".to_owned(), end(ExportStatus::Complete)).await.unwrap());
 }

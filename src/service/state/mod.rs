@@ -144,7 +144,8 @@ pub(crate) trait StateStore: JobStore {
     /// There is one with its id, or the store failed.
     fn begin_export(&self, record: ExportRecord) -> BoxFuture<'_, Result<(), StateError>>;
 
-    /// Records how an export ended, and gives whether this was its end: the first end stays.
+    /// Records how an export ended, and gives whether this was its end: the first end stays, but for one that other processes
+    /// have written because they had not heard of the export's own.
     ///
     /// # Errors
     /// The end is none (`streaming`), or the store failed.

@@ -128,10 +128,10 @@ impl StateStore for PostgresStore {
         if end.status == ExportStatus::Streaming {
             return std::future::ready(Err(StateError::NoEnd { status: end.status.name() })).boxed();
         }
-        let end = Arc::new((id, end));
+        let end = Arc::new((Arc::clone(&self.instance), id, end));
         self.ask("an export ended", move |transaction| {
             let end = Arc::clone(&end);
-            async move { records::finish(transaction, &end.0, &end.1).await }.boxed()
+            async move { records::finish(transaction, &end.0, &end.1, &end.2).await }.boxed()
         })
     }
 

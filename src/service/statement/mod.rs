@@ -21,14 +21,13 @@ use utoipa::ToSchema;
 
 use super::access::Caller;
 use super::coding::Coding;
-use super::deadline::ConnectionEnd;
+use super::paced::ClientPace;
 use super::problem::{ProblemBody, Refusal};
 use super::query::{body_of, file_name, stream_head, streamable};
 use super::question::parsed;
 use super::state::{ExportEnd, ExportRecord, ExportStatus};
 use super::stream::{StreamOrder, begin};
 use super::{RequestId, ServiceState};
-use crate::base::failpoint;
 use crate::base::memory::STATEMENT_BODY_BYTES_MAX;
 use crate::base::postgres::settings::Secret;
 use crate::config::service::{StatementConsole, StatementCredentials};
@@ -134,8 +133,7 @@ pub(crate) async fn export(
         // They tell how many rows came, which nobody counts here.
         trailers: false,
         first_page: console.first_bytes,
-        write_deadline: failpoint::limit("write_deadline", service.config.limits.write_deadline),
-        connection: parts.extensions.get::<ConnectionEnd>().cloned(),
+        pace: ClientPace::of(&service, &parts.extensions),
         credential: caller.credential.clone(),
         asked_by: parts.extensions.get::<RequestId>().cloned().unwrap_or_default(),
         statement: Some(kept),

@@ -121,18 +121,26 @@ pub(super) async fn begin(
     if ours { Ok(()) } else { Err(StateError::Taken { id: record.id.clone() }.into()) }
 }
 
-/// Gives whether the export had not ended before.
-pub(super) async fn finish(transaction: &StateTransaction<'_>, id: &str, end: &ExportEnd) -> Result<bool, Undone> {
+/// Gives whether this is the end of the export: it had none, or only the one that others gave it when they had not heard of
+/// its process for too long, which it says itself to be wrong.
+pub(super) async fn finish(
+    transaction: &StateTransaction<'_>,
+    instance: &str,
+    id: &str,
+    end: &ExportEnd,
+) -> Result<bool, Undone> {
     let columns = EndColumns::of(transaction, end)?;
     let update = format!(
         "UPDATE outhaul.export
          SET status = $1, row_count = $2, max_rows = $3, truncated = $4, crc64nvme = $5, bytes = $6, error_code = $7,
              error_message = $8, notes = $9, finished_at = {NOW}
-         WHERE id = $10 AND status = $11"
+         WHERE id = $10 AND (status = $11
+             OR instance = $12 AND status = $13 AND error_code = $14 AND error_message = $15)"
     );
-    let streaming = ExportStatus::Streaming.name();
+    let (streaming, failed) = (ExportStatus::Streaming.name(), ExportStatus::Failed.name());
     let mut parameters = columns.parameters().to_vec();
-    parameters.extend([text(&id), text(&streaming)]);
+    parameters.extend([text(&id), text(&streaming), text(&instance), text(&failed)]);
+    parameters.extend([text(&INTERRUPTED), text(&INTERRUPTED_MESSAGE)]);
     if transaction.changed(&update, &parameters).await? == 1 {
         return Ok(true);
     }

@@ -7,8 +7,8 @@ use tokio_postgres::NoTls;
 
 use super::*;
 use crate::base::postgres::settings::{ChannelBinding, Password, Secret, ServerAddress, SslMode, TargetSessionAttrs};
-use crate::service::state::INTERRUPTED;
 use crate::service::state::conformance::{self, begun, end};
+use crate::service::state::{INTERRUPTED, RecordedError};
 
 /// The lease of tests that wait for one to end.
 pub(super) const SHORT: Duration = Duration::from_millis(600);
@@ -122,6 +122,33 @@ async fn the_streams_of_a_process_that_has_gone_fail_and_those_of_another_go_on(
     assert!(lives.finish_export("lives".to_owned(), end(ExportStatus::Complete)).await.unwrap());
     let rows = database.client().await.query("SELECT FROM outhaul.instance", &[]).await.unwrap();
     assert_eq!(rows.len(), 1, "who has gone is forgotten");
+    database.drop().await;
+}
+
+#[tokio::test]
+async fn a_process_that_was_taken_for_gone_has_the_last_word_of_its_streams() {
+    let database = Database::new(18, "").await;
+    let (silent, lives) = (database.store(SHORT).await, database.store(SHORT).await);
+    // It does not come to the database any more, as if that had been away from it.
+    silent.renewal.abort();
+    for id in ["whole", "own"] {
+        silent.begin_export(begun(id, "a")).await.unwrap();
+    }
+    // The same words by its own mouth are an end like others.
+    let stopped = RecordedError { code: INTERRUPTED.to_owned(), message: "the service was stopped".to_owned() };
+    let own = ExportEnd { error: Some(stopped), ..end(ExportStatus::Failed) };
+    assert!(silent.finish_export("own".to_owned(), own.clone()).await.unwrap());
+    tokio::time::sleep(SHORT * 3).await;
+    let status = async |id: &str| lives.export(id.to_owned(), "a".to_owned()).await.unwrap().unwrap().end;
+    assert_eq!(status("whole").await.error.unwrap().code, INTERRUPTED);
+    let complete = || end(ExportStatus::Complete);
+    assert!(!lives.finish_export("whole".to_owned(), complete()).await.unwrap(), "it is not its own");
+    assert!(silent.finish_export("whole".to_owned(), complete()).await.unwrap());
+    assert_eq!(status("whole").await, complete());
+    for id in ["whole", "own"] {
+        assert!(!silent.finish_export(id.to_owned(), end(ExportStatus::Cancelled)).await.unwrap(), "{id}");
+    }
+    assert_eq!(status("own").await, own);
     database.drop().await;
 }
 
