@@ -118,16 +118,6 @@ fn a_shared_state_is_a_database_and_its_password_is_shown_to_nobody() {
     assert!(load(&commanded).unwrap().state_url.unwrap().password.is_some());
 }
 
-/// Row security would be asked without a tenant: no rows, or those of whomever the role is set to.
-#[test]
-fn what_is_read_in_sessions_of_its_own_has_no_tenant_setting() {
-    let setting = "tenant_setting = \"app.tenant\"";
-    let paged = SMALL.replace("tenant = \"customer_id = {tenant}\"", setting);
-    load(&paged).unwrap();
-    let errors = load(&paged.replace(setting, &format!("{setting}\nread_mode = \"copy\""))).unwrap_err();
-    assert!(errors.iter().any(|error| error.contains("sessions that are told no tenant_setting")), "{errors:?}");
-}
-
 #[test]
 fn mistakes_have_their_line_and_the_nearest_word() {
     for (from, to, expected) in [
