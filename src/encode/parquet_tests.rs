@@ -349,6 +349,22 @@ fn row_groups_end_at_their_bytes_and_leave_at_once() {
     }
 }
 
+/// Flags are a bit each in the file and two bytes in memory.
+#[test]
+fn row_groups_end_before_many_flags_take_too_much() {
+    let flags = |number: usize| with(&format!("f{number}"), Carrier::Text, Some(2.0), None);
+    let columns: Arc<[ColumnPlan]> = (0..100).map(flags).collect();
+    let mut options = parquet(Compression::None);
+    options.parquet.row_group_bytes = NonZeroU64::new(256 * 1024).unwrap();
+    let values: ArrayRef = Arc::new(StringArray::from_iter_values((0..2_000).map(|row| ["y", "n"][row % 2])));
+    let batches = vec![batch(&columns, vec![values; 100]); 10];
+    let footer = footer(part(&options, &columns, &batches).0);
+    let rows: Vec<i64> = footer.row_groups().iter().map(RowGroupMetaData::num_rows).collect();
+    // Four times the bytes, at two hundred bytes a row, and a batch.
+    assert!(rows.iter().all(|&rows| rows <= 1024 * 1024 / 200 + 2_000), "{rows:?}");
+    assert_eq!(rows.iter().sum::<i64>(), 20_000);
+}
+
 #[test]
 fn a_null_where_none_was_promised_is_an_error() {
     let columns: Arc<[ColumnPlan]> = vec![ColumnPlan { nullable: false, ..column("id", Carrier::Int64) }].into();

@@ -14,6 +14,10 @@ use parquet::file::writer::SerializedFileWriter;
 
 use super::chunk::{ColumnChunk, OwnWay, PageCodec};
 
+/// A row group ends once it takes so many times its bytes in memory: places in dictionaries have two bytes there and may have
+/// one bit in the file.
+const HELD_MAX: usize = 4;
+
 /// Writes one file, one row group in memory.
 pub(super) struct RowGroups {
     /// Finished row groups pass through its vector on their way out.
@@ -85,7 +89,8 @@ impl RowGroups {
             let rows = room.min(batch.num_rows() - from);
             group.write(&batch.slice(from, rows), &self.schema, (&self.factory, &mut self.ways, &mut self.codec))?;
             from += rows;
-            if group.rows >= self.rows_max || group.bytes() >= self.bytes_max {
+            let is_full = group.rows >= self.rows_max || group.bytes() >= self.bytes_max;
+            if is_full || group.held() >= self.bytes_max.saturating_mul(HELD_MAX) {
                 self.end_group()?;
             }
         }
@@ -203,6 +208,15 @@ impl OpenRowGroup {
         Ok(())
     }
 
+    /// Bytes of memory that our chunks take, about.
+    fn held(&self) -> usize {
+        let held = |column: &ColumnWriter| match column {
+            ColumnWriter::Leaves(_) => 0,
+            ColumnWriter::Ours(chunk) => chunk.held(),
+        };
+        self.columns.iter().map(held).sum()
+    }
+
     fn bytes(&self) -> usize {
         let bytes = |column: &ColumnWriter| match column {
             ColumnWriter::Leaves(writers) => writers.iter().map(ArrowColumnWriter::get_estimated_total_bytes).sum(),
@@ -216,7 +230,9 @@ impl ColumnWriter {
     /// Has the Parquet crate go on with a column whose dictionary has grown too large.
     fn go_on(&mut self, mut writers: Vec<ArrowColumnWriter>, field: &Field) -> Result<(), ParquetError> {
         if let Self::Ours(chunk) = std::mem::replace(self, Self::Leaves(Vec::new())) {
-            write(&mut writers, field, &chunk.into_array()?)?;
+            for array in chunk.into_arrays()? {
+                write(&mut writers, field, &array?)?;
+            }
         }
         *self = Self::Leaves(writers);
         Ok(())

@@ -1,6 +1,5 @@
 //! `clean`: removes what dead runs left at a destination, and nothing that their journals do not name.
 
-use chrono::Utc;
 use serde::Serialize;
 
 use super::error::ExportError;
@@ -9,7 +8,8 @@ use super::leftovers::{DeadRun, Settled};
 use super::place::{of_run, place_by};
 use crate::commit::Placement;
 use crate::model::{CredentialCommand, ExportErrorKind};
-use crate::store::owner::{forget, owner};
+use crate::store::error::StoreFault;
+use crate::store::owner::{forget, owner, refuse_alive};
 use crate::store::{Destination, Journal};
 
 /// What is to be cleaned.
@@ -67,8 +67,13 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
     let credentials = request.aws_credential_command.as_ref();
     let (destination, placement) = place_by(&request.destination, request.single_file, credentials).await?;
     let path = placement.owner_path();
-    let owner = owner(&destination, &path).await?;
-    let alive = owner.as_ref().filter(|owner| owner.is_alive(Utc::now())).map(|owner| owner.run_id.clone());
+    // Whose clock is behind ours lives although it looks dead.
+    let (dead, alive) = match refuse_alive(&destination, &path, !request.dry_run).await {
+        Ok(dead) => (dead, None),
+        Err(error) if error.fault == StoreFault::Taken => (None, owner(&destination, &path).await?),
+        Err(error) => return Err(error.into()),
+    };
+    let alive = alive.map(|owner| owner.run_id);
     let mut report = CleanReport {
         destination: placement.url(&destination),
         dry_run: request.dry_run,
@@ -105,7 +110,7 @@ pub async fn clean(request: &CleanRequest) -> Result<CleanReport, ExportError> {
     if alive.is_none() && !request.dry_run {
         destination.sweep(own_files(&placement)).await?;
     }
-    if let (Some(dead), None, false) = (&owner, &alive, request.dry_run) {
+    if let (Some(dead), None, false) = (&dead, &alive, request.dry_run) {
         forget(&destination, &path, dead).await?;
     }
     if alive.is_none() && !request.dry_run {

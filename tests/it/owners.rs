@@ -294,6 +294,28 @@ async fn d6_a_cleaner_touches_nothing_of_a_live_run() {
     no_sessions_left(&pg).await;
 }
 
+/// A run of a machine whose clock is a minute and a half behind looks dead, and says again and again that it is not.
+#[tokio::test]
+async fn d6_a_cleaner_waits_for_a_run_whose_clock_is_behind() {
+    let place = Place::local();
+    let late = |nth: i64| {
+        let renewed_at = chrono::Utc::now() - chrono::TimeDelta::seconds(90);
+        json!({"run_id": "theirs", "epoch": 1, "renewed_at": renewed_at, "nonce": format!("{nth:016x}")})
+    };
+    put(&place, "_outhaul/owner.json", &late(0)).await;
+    put(&place, "_outhaul/theirs/run.json", &json!({"run_id": "theirs"})).await;
+    let url = place.url();
+    let cleaner =
+        place.outhaul(["clean", &url, "--report", "json"]).env("OUTHAUL_TEST_LIMITS", "owner-renewal=1").spawn();
+    for nth in 1..8 {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        put(&place, "_outhaul/owner.json", &late(nth)).await;
+    }
+    let cleaned = cleaner.wait().await.expect(0);
+    assert_eq!(cleaned.report["report"]["alive"], "theirs");
+    assert!(place.list().await.contains_key("_outhaul/theirs/run.json"));
+}
+
 #[tokio::test]
 async fn d7_two_cleaners_are_one() {
     let pg = pg(15).await;

@@ -24,6 +24,9 @@ use super::pages::{
 use super::table::{Full, Integers, NEAR, Strings};
 use super::{PAGE_ROWS, hybrid};
 
+/// Rows of the arrays that a dictionary is given back as.
+const PIECE_ROWS: usize = 32 * 1024;
+
 /// One column of a row group as it fills.
 pub(in crate::encode) struct DictionaryChunk {
     data_type: DataType,
@@ -49,7 +52,7 @@ impl DictionaryChunk {
     }
 
     /// Takes in an array. False where its values are too many or too long for a dictionary: then nothing of it was
-    /// taken in, and the chunk is good only for [`Self::into_array`].
+    /// taken in, and the chunk is good only for [`Self::into_arrays`].
     pub(super) fn push(&mut self, array: &ArrayRef) -> bool {
         let before = self.places.len();
         if self.try_push(array).is_err() {
@@ -98,6 +101,11 @@ impl DictionaryChunk {
         self.dictionary_bytes() + self.places.len() * usize::from(hybrid::width(self.len())) / 8
     }
 
+    /// Bytes of memory that the chunk takes, about.
+    pub(super) fn held(&self) -> usize {
+        self.dictionary_bytes() + size_of_val(self.places.as_slice())
+    }
+
     /// Different values.
     fn len(&self) -> usize {
         match &self.values {
@@ -113,19 +121,32 @@ impl DictionaryChunk {
         }
     }
 
-    /// What was taken in, as one array.
+    /// What was taken in, as arrays of some rows each: all at once may be many times what the chunk takes.
     ///
     /// # Errors
     /// None that anybody has seen: the values came from arrays of the same type.
-    pub(super) fn into_array(mut self) -> Result<ArrayRef, ParquetError> {
+    pub(super) fn into_arrays(mut self) -> impl Iterator<Item = Result<ArrayRef, ParquetError>> {
         let (rows, present) = self.presence.take();
-        let mut places = self.places.iter().map(|&place| usize::from(place));
-        let rows = (0..rows)
-            .map(|row| if present.as_ref().is_none_or(|present| present.value(row)) { places.next() } else { None });
-        let array: ArrayRef = match &self.values {
+        let mut from = 0;
+        (0..rows).step_by(PIECE_ROWS).map(move |first| {
+            let rows = PIECE_ROWS.min(rows - first);
+            let present = present.as_ref().map(|present| present.slice(first, rows));
+            let values = present.as_ref().map_or(rows, BooleanBuffer::count_set_bits);
+            let places = &self.places[from..from + values];
+            from += values;
+            self.array(rows, present.as_ref(), places)
+        })
+    }
+
+    fn array(&self, rows: usize, present: Option<&BooleanBuffer>, places: &[u16]) -> Result<ArrayRef, ParquetError> {
+        let mut places = places.iter().map(|&place| usize::from(place));
+        let rows =
+            (0..rows).map(|row| if present.is_none_or(|present| present.value(row)) { places.next() } else { None });
+        let data_type = self.data_type.clone();
+        Ok(match &self.values {
             DistinctValues::Strings(strings) => {
                 let values = rows.map(|place| place.map(|place| strings.value(place)));
-                if self.data_type == DataType::Binary {
+                if data_type == DataType::Binary {
                     Arc::new(values.collect::<BinaryArray>())
                 } else {
                     let texts = values.map(|value| value.map(std::str::from_utf8).transpose());
@@ -134,25 +155,22 @@ impl DictionaryChunk {
             }
             DistinctValues::Integers(integers) => {
                 let longs = rows.map(|place| place.map(|place| integers.values[place]));
-                match &self.data_type {
+                match &data_type {
                     DataType::Int16 => Arc::new(narrowed::<Int16Type>(longs)?),
                     DataType::Int32 => Arc::new(narrowed::<Int32Type>(longs)?),
                     DataType::Date32 => Arc::new(narrowed::<Date32Type>(longs)?),
                     DataType::Time64(_) => Arc::new(narrowed::<Time64MicrosecondType>(longs)?),
                     DataType::Timestamp(TimeUnit::Millisecond, _) => {
-                        Arc::new(narrowed::<TimestampMillisecondType>(longs)?.with_data_type(self.data_type))
+                        Arc::new(narrowed::<TimestampMillisecondType>(longs)?.with_data_type(data_type))
                     }
                     DataType::Timestamp(..) => {
-                        Arc::new(narrowed::<TimestampMicrosecondType>(longs)?.with_data_type(self.data_type))
+                        Arc::new(narrowed::<TimestampMicrosecondType>(longs)?.with_data_type(data_type))
                     }
-                    DataType::Decimal64(..) => {
-                        Arc::new(narrowed::<Decimal64Type>(longs)?.with_data_type(self.data_type))
-                    }
+                    DataType::Decimal64(..) => Arc::new(narrowed::<Decimal64Type>(longs)?.with_data_type(data_type)),
                     _ => Arc::new(narrowed::<Int64Type>(longs)?),
                 }
             }
-        };
-        Ok(array)
+        })
     }
 
     /// Writes the chunk: its bytes, from the dictionary page on, and what the footer says of it.

@@ -76,7 +76,7 @@ impl ColumnChunk {
     }
 
     /// Takes in an array. False where its values are too many or too long for a dictionary: then nothing of it was
-    /// taken in, and the chunk is good only for [`Self::into_array`].
+    /// taken in, and the chunk is good only for [`Self::into_arrays`].
     ///
     /// # Errors
     /// The compressor fails, or a size is beyond the format's 32 bits.
@@ -95,14 +95,22 @@ impl ColumnChunk {
         }
     }
 
-    /// What a dictionary that has grown too large has taken in, as one array.
+    /// Bytes of memory that the chunk takes, about.
+    pub(super) fn held(&self) -> usize {
+        match self {
+            Self::Dictionary(chunk) => chunk.held(),
+            Self::Direct(chunk) => chunk.bytes(),
+        }
+    }
+
+    /// What a dictionary that has grown too large has taken in, as arrays of some rows each.
     ///
     /// # Errors
-    /// None that anybody has seen: the values came from arrays of the same type.
-    pub(super) fn into_array(self) -> Result<ArrayRef, ParquetError> {
+    /// None that anybody has seen: pages are never asked for this.
+    pub(super) fn into_arrays(self) -> Result<impl Iterator<Item = Result<ArrayRef, ParquetError>>, ParquetError> {
         match self {
-            Self::Dictionary(chunk) => chunk.into_array(),
-            Self::Direct(_) => Err(ParquetError::General("pages are no array (a bug)".to_owned())),
+            Self::Dictionary(chunk) => Ok(chunk.into_arrays()),
+            Self::Direct(_) => Err(ParquetError::General("pages are no arrays (a bug)".to_owned())),
         }
     }
 
