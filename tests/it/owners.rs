@@ -311,8 +311,8 @@ async fn d6_a_cleaner_waits_for_a_run_whose_clock_is_behind() {
         tokio::time::sleep(Duration::from_millis(200)).await;
         put(&place, "_outhaul/owner.json", &late(nth)).await;
     }
-    let cleaned = cleaner.wait().await.expect(0);
-    assert_eq!(cleaned.report["report"]["alive"], "theirs");
+    let run = cleaner.wait().await.expect(0);
+    assert_eq!(run.report["report"]["alive"], "theirs");
     assert!(place.list().await.contains_key("_outhaul/theirs/run.json"));
 }
 
