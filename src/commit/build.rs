@@ -11,9 +11,9 @@ use super::model::{
 use super::types::{arrow_type, parquet_type, pg_type};
 use super::watermark::watermark;
 use crate::model::{
-    AmountRead, AskedColumns, CapPlan, ColumnOrigin, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format,
-    FormatOptions, KeyColumn, ManifestStats, OutputRules, PartRange, PartReceipt, Partition, PartitionReceipt, Plan,
-    PlannedContent, RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
+    AmountRead, AskedColumns, CapPlan, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
+    KeyColumn, ManifestStats, OutputRules, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
+    RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -191,10 +191,7 @@ pub(crate) fn schema_column(column: &ColumnPlan, format: Format, kind: &SourceKi
     let of_postgres = *kind == SourceKind::Postgresql;
     SchemaColumn {
         name: column.name.clone(),
-        source_column: match &column.origin {
-            ColumnOrigin::Column(name) => Some(name.clone()),
-            ColumnOrigin::Expression(_) => None,
-        },
+        source_column: column.origin.column().map(str::to_owned),
         pg_type: if of_postgres { column.type_name.clone() } else { pg_type(&column.carrier) },
         source_type: (!of_postgres).then(|| column.type_name.clone()),
         arrow_type: arrow_type(&column.carrier),

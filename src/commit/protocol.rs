@@ -256,10 +256,15 @@ impl Commit<'_> {
     /// The manifest, if the destination is still ours.
     async fn sign(&self) -> Result<(), ManifestError> {
         failpoint::reach("published").await;
-        if let Some((claim, _)) = &self.rules.run {
-            claim.check().await.map_err(ManifestError::Owner)?;
-        }
         self.write_manifest().await
+    }
+
+    /// Asks whether the destination is still this run's, where it is anybody's.
+    async fn check_owner(&self) -> Result<(), StoreError> {
+        match &self.rules.run {
+            Some((claim, _)) => claim.check().await,
+            None => Ok(()),
+        }
     }
 
     /// Publishes the parts, and notes in `begun` those that are or may be visible. After a failure no further part is
@@ -309,12 +314,9 @@ impl Commit<'_> {
             return 0;
         }
         // Whoever has the destination now has the journal too, and may have taken these very parts for his own.
-        if let Some((claim, _)) = &self.rules.run {
-            match claim.check().await {
-                Ok(()) => {}
-                Err(_) if claim.lost().is_cancelled() => return 0,
-                Err(_) => return begun.len(),
-            }
+        if self.check_owner().await.is_err() {
+            let is_lost = self.rules.run.as_ref().is_some_and(|(claim, _)| claim.lost().is_cancelled());
+            return if is_lost { 0 } else { begun.len() };
         }
         let named = match error {
             ManifestError::Taken { .. } if !failpoint::off("named-parts") => self.named().await,
@@ -334,8 +336,7 @@ impl Commit<'_> {
     /// Makes sure that the export whose manifest stands is there. The manifest may have been on its way for longer than others
     /// wait for a run that is silent.
     async fn confirm(&self) -> Result<(), ManifestError> {
-        let Some((claim, _)) = &self.rules.run else { return Ok(()) };
-        if failpoint::off("confirm") || claim.check().await.is_ok() {
+        if failpoint::off("confirm") || self.check_owner().await.is_ok() {
             return Ok(());
         }
         for part in &self.manifest.parts {
@@ -353,9 +354,7 @@ impl Commit<'_> {
         let mut tries = 0;
         loop {
             tries += 1;
-            if let Some((claim, _)) = self.rules.run.as_ref().filter(|_| tries > 1) {
-                claim.check().await.map_err(ManifestError::Owner)?;
-            }
+            self.check_owner().await.map_err(ManifestError::Owner)?;
             failpoint::reach("signing").await;
             let put = self.put_manifest().await;
             failpoint::reach("sent").await;

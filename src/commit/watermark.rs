@@ -2,8 +2,8 @@
 
 use crate::base::text::ordinal::{greater, ordinal};
 use crate::model::{
-    AskedColumns, ColumnOrigin, ColumnPlan, OutputRules, PartitionReceipt, PlannedWatermark, Protection, SchemaChange,
-    Watermark, WatermarkScale,
+    AskedColumns, ColumnPlan, OutputRules, PartitionReceipt, PlannedWatermark, Protection, SchemaChange, Watermark,
+    WatermarkScale,
 };
 
 /// The watermark of an export. One that a cap cut short hands on what it went on from: its own rows say nothing of those
@@ -57,7 +57,7 @@ fn output_names(key: &[String], columns: &[ColumnPlan], rules: OutputRules<'_>) 
 }
 
 fn output_column<'a>(name: &str, columns: &'a [ColumnPlan]) -> Option<&'a ColumnPlan> {
-    columns.iter().find(|column| matches!(&column.origin, ColumnOrigin::Column(origin) if origin == name))
+    columns.iter().find(|column| column.origin.column() == Some(name))
 }
 
 /// The greatest value of the column in all parts, as far as these tell.

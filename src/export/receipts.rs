@@ -22,16 +22,11 @@ pub(super) struct Sorted {
 ///
 /// # Errors
 /// The destination fails.
-pub(super) async fn sorted(
-    destination: &Destination,
-    receipts: impl IntoIterator<Item = PartitionReceipt>,
-) -> Result<Sorted, ExportError> {
+pub(super) async fn sorted(destination: &Destination, receipts: Vec<PartitionReceipt>) -> Result<Sorted, ExportError> {
     // Looked at after the receipts were read: what began since would not be listed.
-    let listed = destination.open_uploads().await.unwrap_or_else(|error| {
-        tracing::warn!(%error, "open uploads cannot be listed; receipts are believed");
-        None
-    });
-    let open: Option<HashSet<(String, String)>> = listed.map(|listed| listed.into_iter().collect());
+    let mut parts = receipts.iter().flat_map(|receipt| &receipt.parts);
+    let open =
+        if parts.any(|part| part.object.staging.upload_id().is_some()) { listed(destination).await } else { None };
     let mut sorted = Sorted::default();
     for receipt in receipts {
         if sorted.whole.get(&receipt.partition).is_some_and(|other| !other.parts.is_empty()) {
@@ -46,6 +41,15 @@ pub(super) async fn sorted(
     Ok(sorted)
 }
 
+/// The uploads that are open, by path and id; `None` where nobody can say.
+async fn listed(destination: &Destination) -> Option<HashSet<(String, String)>> {
+    let listed = destination.open_uploads().await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "open uploads cannot be listed; receipts are believed");
+        None
+    });
+    Some(listed?.into_iter().collect())
+}
+
 /// The receipts of the plan's partitions in the journal.
 ///
 /// # Errors
@@ -56,8 +60,9 @@ pub(super) async fn receipts_of_plan(
     plan: &Plan,
 ) -> Result<Sorted, ExportError> {
     let planned: HashSet<u32> = plan.partitions.iter().map(|partition| partition.number).collect();
-    let receipts = journal.receipts().await?;
-    sorted(destination, receipts.into_iter().filter(|receipt| planned.contains(&receipt.partition))).await
+    let mut receipts = journal.receipts().await?;
+    receipts.retain(|receipt| planned.contains(&receipt.partition));
+    sorted(destination, receipts).await
 }
 
 /// Removes whatever a run has begun but the objects of these receipts, and the receipts of what is gone, so that nobody

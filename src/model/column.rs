@@ -18,6 +18,16 @@ pub enum ColumnOrigin {
     Expression(String),
 }
 
+impl ColumnOrigin {
+    /// The column of the source; `None` for an expression.
+    pub fn column(&self) -> Option<&str> {
+        match self {
+            Self::Column(name) => Some(name),
+            Self::Expression(_) => None,
+        }
+    }
+}
+
 /// What a batch holds for this column and, with it, all that an encoder knows of the column's type.
 ///
 /// The `Pg…` carriers keep PostgreSQL's own epoch (2000-01-01) and its infinities, which Arrow's logical types

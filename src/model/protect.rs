@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Carrier, ColumnOrigin, ColumnPlan, CredentialCommand, FolderOptions, Plan, Precision};
+use super::{Carrier, ColumnPlan, CredentialCommand, FolderOptions, Plan, Precision};
 use crate::base::glob;
 
 /// What is written instead of a column's values. A later one is stricter.
@@ -131,7 +131,7 @@ impl ProtectOptions {
     /// What protects a column of the output: by its own name or, where it is a column of the source under another one, by that
     /// of the source; the stricter of both.
     pub fn of(&self, column: &ColumnPlan) -> Option<Protection> {
-        self.of_name(&column.name).max(source_name(column).and_then(|name| self.of_name(name)))
+        self.of_name(&column.name).max(column.origin.column().and_then(|name| self.of_name(name)))
     }
 
     /// A rule of exactly the name, else the strictest pattern.
@@ -143,7 +143,7 @@ impl ProtectOptions {
 
     /// Whether the values of a column of the source may be shown to nobody, by its own name or that of the output.
     pub fn hides(&self, source_column: &str, columns: &[ColumnPlan]) -> bool {
-        let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(source_column.to_owned());
+        let is_it = |column: &&ColumnPlan| column.origin.column() == Some(source_column);
         self.of_name(source_column).is_some() || columns.iter().filter(is_it).any(|column| self.of(column).is_some())
     }
 
@@ -232,18 +232,11 @@ impl ProtectRule {
     pub fn is_for_some(&self, columns: &[ColumnPlan]) -> bool {
         columns
             .iter()
-            .any(|column| self.is_for(&column.name) || source_name(column).is_some_and(|name| self.is_for(name)))
+            .any(|column| self.is_for(&column.name) || column.origin.column().is_some_and(|name| self.is_for(name)))
     }
 
     fn is_for(&self, name: &str) -> bool {
         if self.pattern { glob::matches(&self.name, name) } else { self.name == name }
-    }
-}
-
-fn source_name(column: &ColumnPlan) -> Option<&str> {
-    match &column.origin {
-        ColumnOrigin::Column(name) => Some(name),
-        ColumnOrigin::Expression(_) => None,
     }
 }
 

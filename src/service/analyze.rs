@@ -162,12 +162,12 @@ struct AnswerPieces {
 impl Write for AnswerPieces {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         let room = ANSWER_PIECE_BYTES.saturating_sub(self.last.len());
-        let taken = text.len().min(room);
-        self.last.extend(text.iter().take(taken));
+        let (taken, _) = text.split_at(text.len().min(room));
+        self.last.extend_from_slice(taken);
         if self.last.len() >= ANSWER_PIECE_BYTES {
             self.full.push(mem::take(&mut self.last).into());
         }
-        Ok(taken)
+        Ok(taken.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -25,16 +25,15 @@ async fn persist<F>(write: impl Fn() -> F) -> Result<bool, StateError>
 where
     F: Future<Output = Result<bool, StateError>>,
 {
-    let mut pause = FIRST_PAUSE;
-    for _ in 1..TRIES {
+    let (mut pause, mut tries) = (FIRST_PAUSE, 0);
+    loop {
         tokio::time::sleep(pause).await;
-        if let Ok(written) = write().await {
-            return Ok(written);
+        tries += 1;
+        match write().await {
+            Err(_) if tries < TRIES => pause = pause.saturating_mul(2),
+            ended => return ended,
         }
-        pause = pause.saturating_mul(2);
     }
-    tokio::time::sleep(pause).await;
-    write().await
 }
 
 #[cfg(test)]

@@ -256,11 +256,9 @@ impl Journal {
     /// # Errors
     /// [`StoreError`].
     pub async fn partitions_read(&self) -> Result<usize, StoreError> {
-        let folder = self.path("receipts");
-        let files = self.destination.list(&folder).await?;
-        // What is being written stands under a hidden name.
-        let names = files.iter().filter_map(|(path, _)| path.rsplit('/').next()).filter(|name| !name.starts_with('.'));
-        Ok(names.filter_map(|name| name.split_once('-')).map(|(partition, _)| partition).collect::<HashSet<_>>().len())
+        let names = self.receipt_names().await?;
+        let partitions = names.iter().filter_map(|name| name.split_once('-')).map(|(partition, _)| partition);
+        Ok(partitions.collect::<HashSet<_>>().len())
     }
 
     /// Notes who holds the run's snapshot.

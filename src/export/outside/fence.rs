@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::base::failpoint;
 use crate::export::error::ExportError;
 use crate::model::{ExportErrorKind, RunFence};
-use crate::store::owner::{OwnerRecord, owner};
+use crate::store::owner::owner;
 use crate::store::{Destination, Journal};
 
 /// Between two looks at the owner while a partition is read, one small request each.
@@ -30,19 +30,17 @@ impl Fence {
             return Ok(());
         }
         let RunFence { run_id, epoch, plan_sha256 } = &self.run;
-        let wants = |owner: &OwnerRecord| {
-            let wanted = owner.workers.as_ref().map(|wanted| &wanted.plan_sha256);
-            wanted == Some(plan_sha256) || failpoint::off("plan-hash")
-        };
-        let why = match owner(&self.destination, &self.path).await? {
+        let Some(owner) = owner(&self.destination, &self.path).await? else { return Err(self.lost("it has ended")) };
+        let wanted = owner.workers.as_ref().map(|wanted| &wanted.plan_sha256);
+        let why = if (&owner.run_id, owner.epoch) != (run_id, *epoch) {
+            format!("run {} (epoch {}) has the destination now", owner.run_id, owner.epoch)
+        } else if owner.ended {
+            "its process has ended".to_owned()
+        } else if wanted == Some(plan_sha256) || failpoint::off("plan-hash") {
+            return Ok(());
+        } else {
             // A run that ended well leaves no record, and one of the same id then begins with the first epoch again.
-            Some(owner) if owner.run_id == *run_id && owner.epoch == *epoch && !owner.ended && !wants(&owner) => {
-                "a run of the same id has another plan".to_owned()
-            }
-            Some(owner) if owner.run_id == *run_id && owner.epoch == *epoch && !owner.ended => return Ok(()),
-            Some(owner) if owner.run_id == *run_id && owner.epoch == *epoch => "its process has ended".to_owned(),
-            Some(owner) => format!("run {} (epoch {}) has the destination now", owner.run_id, owner.epoch),
-            None => "it has ended".to_owned(),
+            "a run of the same id has another plan".to_owned()
         };
         Err(self.lost(&why))
     }

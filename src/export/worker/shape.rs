@@ -11,7 +11,7 @@ use crate::base::cpu::on_rayon;
 use crate::base::failpoint;
 use crate::encode::{ColumnGuard, EncodeError, FolderRows, FolderSplit, ProtectKey, guarded};
 use crate::export::error::ExportError;
-use crate::model::{ColumnOrigin, ColumnPlan, ExportErrorKind, FolderValue, OutputRules, Plan};
+use crate::model::{ColumnPlan, ExportErrorKind, FolderValue, OutputRules, Plan};
 use crate::source::{Batch, SourceError};
 use crate::store::folders_fit;
 
@@ -59,7 +59,7 @@ pub(crate) fn check_columns(plan: &Plan, rules: OutputRules<'_>) -> Result<(), E
         }
     }
     if let Some(planned) = &plan.watermark {
-        let is_it = |column: &&ColumnPlan| column.origin == ColumnOrigin::Column(planned.column.clone());
+        let is_it = |column: &&ColumnPlan| column.origin.column() == Some(&planned.column);
         let left_out = plan.columns.iter().find(is_it).is_some_and(|column| rules.written(column).is_none());
         if left_out || rules.protect.is_some_and(|protect| protect.hides(&planned.column, &plan.columns)) {
             let message = format!("the files have the watermark {:?} not as it is", planned.column);

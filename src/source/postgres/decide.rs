@@ -20,8 +20,8 @@ use super::prepare::Planning;
 use super::watermark;
 use crate::base::failpoint;
 use crate::model::{
-    CapPlan, ColumnOrigin, ColumnPlan, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder,
-    RowsAvailable, SourceProfile, WorkOptions,
+    CapPlan, ColumnPlan, Direction, KeyValue, ManifestStats, ReadMode, ReadRequest, RowCap, RowOrder, RowsAvailable,
+    SourceProfile, WorkOptions,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -198,10 +198,7 @@ fn row_key(plan: &PgPlan, request: &ReadRequest) -> Vec<RowKeyColumn> {
     };
     let column = |name: &str| {
         let facts = plan.relation.columns.iter().find(|column| column.name == name)?;
-        let here = |column: &&PgColumn| {
-            column.wire == Wire::Binary
-                && matches!(&column.output.origin, ColumnOrigin::Column(origin) if origin == name)
-        };
+        let here = |column: &&PgColumn| column.wire == Wire::Binary && column.output.origin.column() == Some(name);
         Some(RowKeyColumn {
             name: name.to_owned(),
             place: plan.columns.iter().position(|column| here(&column)),

@@ -60,7 +60,7 @@ impl Journal {
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn receipt_names(&self) -> Result<HashSet<String>, StoreError> {
+    pub(super) async fn receipt_names(&self) -> Result<HashSet<String>, StoreError> {
         let files = self.destination.list(&self.path("receipts")).await?;
         let names = files.into_iter().filter_map(|(path, _)| path.rsplit('/').next().map(str::to_owned));
         // What is being written stands under a hidden name.
