@@ -238,6 +238,10 @@ impl Raw {
             if name.starts_with("OUTHAUL_TEST_") {
                 continue;
             }
+            // Nor is what a container or a pipeline sets to nothing: it would take away what a file has, rules too.
+            if value.is_empty() {
+                continue;
+            }
             let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) else {
                 let key = name.trim_start_matches("OUTHAUL_").to_lowercase();
                 // The environment is shared: a wrapper's own OUTHAUL_BIN is no mistake, a mistyped option is.
@@ -363,6 +367,19 @@ mod tests {
             let setting = raw.get(key).unwrap();
             assert_eq!((setting.values.join("|").as_str(), setting.origin.to_string().as_str()), (value, origin));
         }
+    }
+
+    #[test]
+    fn an_empty_variable_takes_nothing_away() {
+        let lists: Vec<_> =
+            OPTIONS.iter().filter(|option| option.arity == Arity::Many && !option.before_files).collect();
+        assert!(lists.iter().any(|option| option.key == "protect"), "{lists:?}");
+        for option in lists {
+            let raw = load(&format!("{} = [\"a=b\"]", option.key), &[(&option.variable(), "")], &[]).unwrap();
+            assert_eq!(raw.get(option.key).unwrap().values, ["a=b"], "{}", option.key);
+        }
+        assert_eq!(load("", &[("OUTHAUL_READERS", "")], &[]).unwrap().given("readers"), None);
+        assert_eq!(load("", &[("OUTHAUL_REDERS", "")], &[]).unwrap().given("readers"), None);
     }
 
     #[test]

@@ -94,23 +94,52 @@ async fn a_receiver_that_is_silent_holds_nobody_else_up() {
     let (backend, gone) = (hook(&format!("http://127.0.0.1:{port}/"), ""), hook(&format!("http://{address}/"), ""));
     let text = config(&pg) + &gone.replace("\"backend\"", "\"silent\"") + &backend;
     let service = Service::start(&text).await;
-    let mut state = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
-    state.busy_timeout(LIMIT).unwrap();
-    let all = state.transaction().unwrap();
     // All that wait for the silent one came first.
-    for number in 0..101 {
-        let target = if number < 100 { "silent" } else { "backend" };
+    tell(&service, &[vec!["silent"; 100], vec!["backend"]].concat());
+    let told = async || (!arrived.lock().unwrap().is_empty()).then_some(());
+    // The silent one has ten seconds for each sixteen of its messages.
+    eventually(Duration::from_secs(9), "the message to the other one", told).await;
+    assert_eq!(arrived.lock().unwrap().as_slice(), [("127.0.0.1".to_owned(), "{\"of\":100}".to_owned())]);
+    drop(silent);
+    service.stop().await;
+}
+
+/// Puts messages to these webhooks into the state file, numbered in their bodies.
+fn tell(service: &Service, targets: &[&str]) {
+    let mut state = state_of(service);
+    let all = state.transaction().unwrap();
+    for (number, target) in (0_u32..).zip(targets) {
         let insert = "INSERT INTO outbox (id, export_id, target, event, body, attempt, due_at)
             VALUES (?1, ?1, ?2, 'export.ready', '{\"of\":' || ?3 || '}', 0, ?4)";
         let now = chrono::Utc::now().timestamp_micros();
         all.execute(insert, rusqlite::params![format!("m{number}"), target, number, now]).unwrap();
     }
     all.commit().unwrap();
-    let told = async || (!arrived.lock().unwrap().is_empty()).then_some(());
-    // The silent one has ten seconds for each sixteen of its messages.
-    eventually(Duration::from_secs(9), "the message to the other one", told).await;
-    assert_eq!(arrived.lock().unwrap().as_slice(), [("127.0.0.1".to_owned(), "{\"of\":100}".to_owned())]);
-    drop(silent);
+}
+
+fn state_of(service: &Service) -> rusqlite::Connection {
+    let state = rusqlite::Connection::open(service.folder.path().join("outhaul-state.sqlite3")).unwrap();
+    state.busy_timeout(LIMIT).unwrap();
+    state
+}
+
+/// formbricks/formbricks#9123: while a new release comes up beside the old one, the old one took away what it did not know.
+#[tokio::test]
+async fn a_message_waits_for_a_process_that_knows_its_webhook() {
+    let (pg, (port, arrived)) = (orders().await, receiver().await);
+    let service = Service::start(&(config(&pg) + &hook(&format!("http://127.0.0.1:{port}/"), ""))).await;
+    tell(&service, &["billing", "backend"]);
+    let bodies = || arrived.lock().unwrap().iter().map(|(_, body)| body.clone()).collect::<Vec<_>>();
+    eventually(LIMIT, "the message to the known one", async || (!bodies().is_empty()).then_some(())).await;
+    // Two looks at the store later it is as it was.
+    tokio::time::sleep(Duration::from_millis(2_500)).await;
+    let waiting = state_of(&service).query_row(
+        "SELECT target, attempt, due_at <= ?1 FROM outbox",
+        [chrono::Utc::now().timestamp_micros()],
+        |row| Ok((row.get::<_, String>(0)?, row.get::<_, u32>(1)?, row.get::<_, bool>(2)?)),
+    );
+    assert_eq!(waiting.unwrap(), ("billing".to_owned(), 0, true), "nobody has taken it");
+    assert_eq!(bodies(), ["{\"of\":1}"]);
     service.stop().await;
 }
 

@@ -2,6 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, flock};
@@ -11,6 +12,9 @@ use super::super::screen::Screen;
 use crate::base::voice;
 use crate::export::ExportError;
 use crate::model::{ErrorCode, ExportErrorKind};
+
+/// Tries to open a `.partial` that others take away or publish meanwhile.
+const OPENS_MAX: u32 = 5;
 
 /// A place for rows.
 #[derive(Debug)]
@@ -78,6 +82,39 @@ pub(crate) fn partial_of(path: &Path) -> PathBuf {
     PathBuf::from(name)
 }
 
+/// Opens a `.partial` and locks it. One that is another file by now, or has another name beside its own, is what an earlier
+/// pull has published: that one keeps its rows, and a new file is made.
+fn locked(partial: &Path) -> Result<File, ExportError> {
+    let shown = partial.display();
+    let mut tries = OPENS_MAX;
+    loop {
+        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
+        let file = opened.map_err(|error| failed(format!("making {shown}"), error))?;
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(Errno::WOULDBLOCK) => {
+                let what = format!("another pull is writing {shown}");
+                return Err(ExportError::new(ExportErrorKind::DestinationTaken, what));
+            }
+            Err(error) => return Err(failed(format!("locking {shown}"), error.into())),
+        }
+        let held = file.metadata().map_err(|error| failed(format!("looking at {shown}"), error))?;
+        let named = std::fs::metadata(partial).ok();
+        let is_ours = named.is_some_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino()));
+        if is_ours && held.nlink() == 1 {
+            return Ok(file);
+        }
+        tries -= 1;
+        if tries == 0 {
+            let what = format!("{shown} changes while it is opened");
+            return Err(ExportError::new(ExportErrorKind::DestinationTaken, what));
+        }
+        if is_ours {
+            std::fs::remove_file(partial).map_err(|error| failed(format!("removing {shown}"), error))?;
+        }
+    }
+}
+
 impl PullOutput {
     /// Opens the place; what a pull before this one left unfinished goes, and that is told.
     ///
@@ -89,16 +126,7 @@ impl PullOutput {
         }
         let (path, partial) = (PathBuf::from(path), partial_of(Path::new(path)));
         let shown = partial.display();
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&partial);
-        let file = opened.map_err(|error| failed(format!("making {shown}"), error))?;
-        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => {}
-            Err(Errno::WOULDBLOCK) => {
-                let what = format!("another pull is writing {shown}");
-                return Err(ExportError::new(ExportErrorKind::DestinationTaken, what));
-            }
-            Err(error) => return Err(failed(format!("locking {shown}"), error.into())),
-        }
+        let file = locked(&partial)?;
         let left = file.metadata().map(|facts| facts.len()).unwrap_or_default();
         if left > 0 {
             screen.line(&format!("replacing {shown}, which an earlier pull left unfinished"));
@@ -204,6 +232,47 @@ mod tests {
         output.write(b"newer").unwrap();
         output.publish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"newer");
+    }
+
+    #[test]
+    fn a_published_file_that_is_still_a_partial_too_keeps_its_rows() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let partial = partial_of(&path);
+        std::fs::write(&path, b"whole").unwrap();
+        // As a pull leaves it that is killed between the two names.
+        std::fs::hard_link(&path, &partial).unwrap();
+        let kept = Kept::default();
+        let mut output = PullOutput::open(path.to_str().unwrap(), true, &kept.screen()).unwrap();
+        output.write(b"cut").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"whole");
+        assert!(output.keep().is_some());
+        assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&partial).unwrap()), (b"whole".into(), b"cut".into()));
+        assert_eq!(kept.text(), "");
+    }
+
+    #[test]
+    fn a_partial_that_another_pull_publishes_meanwhile_is_left_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.csv");
+        let partial = partial_of(&path);
+        // Whoever opened it before it was renamed must not empty it.
+        let emptied = std::thread::scope(|scope| {
+            let pull = || {
+                let mut emptied = 0;
+                for _ in 0..500 {
+                    let Ok(mut file) = locked(&partial) else { continue };
+                    file.set_len(0).unwrap();
+                    file.write_all(b"whole").unwrap();
+                    std::fs::rename(&partial, &path).unwrap();
+                    emptied += i32::from(std::fs::read(&path).unwrap() != b"whole");
+                }
+                emptied
+            };
+            let pulls = [(); 4].map(|()| scope.spawn(pull));
+            pulls.map(|pull| pull.join().unwrap()).iter().sum::<i32>()
+        });
+        assert_eq!(emptied, 0);
     }
 
     #[test]

@@ -220,26 +220,6 @@ pub(crate) struct OutboxMessage {
     pub(crate) attempt: u32,
 }
 
-/// Whose messages are looked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum MessageTargets {
-    /// Those of one webhook.
-    One(String),
-    /// Those of all but these.
-    AllBut(Vec<String>),
-}
-
-impl MessageTargets {
-    /// The names, as a JSON list for the store, and whether a message's target is to be one of them.
-    pub(crate) fn listed(&self) -> (String, bool) {
-        let (names, listed) = match self {
-            Self::One(name) => (std::slice::from_ref(name), true),
-            Self::AllBut(names) => (names.as_slice(), false),
-        };
-        (serde_json::Value::from(names.to_vec()).to_string(), listed)
-    }
-}
-
 /// What a cancellation finds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Cancelled {
@@ -354,10 +334,10 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
     /// The files of a job that is over could not be removed: it comes again after a while, behind all others.
     fn removal_failed(&self, id: String, delay: Duration) -> BoxFuture<'_, Result<(), StateError>>;
 
-    /// Messages to these whose time has come, the oldest first, each given to one asker for so long.
+    /// Messages to these webhooks whose time has come, the oldest first, each given to one asker for so long.
     fn due_messages(
         &self,
-        targets: MessageTargets,
+        targets: Vec<String>,
         most: u32,
         hold: Duration,
     ) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>>;

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use tokio_postgres::Row;
-use tokio_postgres::types::{ToSql, Type};
 
-use super::super::{JobRecord, MessageTargets, OutboxMessage, QueueFigures};
+use super::super::{JobRecord, OutboxMessage, QueueFigures};
 use super::jobs::{several, span};
 use super::records::{NOW, given, kept};
 use super::session::{StateTransaction, Undone, number, text};
@@ -25,7 +24,7 @@ pub(super) async fn tell(transaction: &StateTransaction<'_>, messages: &[OutboxM
 
 pub(super) async fn due_messages(
     transaction: &StateTransaction<'_>,
-    targets: &MessageTargets,
+    targets: &[String],
     most: u32,
     hold: Duration,
 ) -> Result<Vec<OutboxMessage>, Undone> {
@@ -34,16 +33,15 @@ pub(super) async fn due_messages(
              UPDATE outhaul.outbox SET due_at = {NOW} + $1
              WHERE number IN (
                  SELECT number FROM outhaul.outbox
-                 WHERE due_at <= {NOW}
-                     AND (target IN (SELECT pg_catalog.json_array_elements_text($3::text::json))) = $4
+                 WHERE due_at <= {NOW} AND target IN (SELECT pg_catalog.json_array_elements_text($3::text::json))
                  ORDER BY due_at, number LIMIT $2
                  FOR UPDATE SKIP LOCKED)
              RETURNING number, {MESSAGE})
          SELECT {MESSAGE} FROM due ORDER BY number"
     );
     let (hold, most) = (span(hold), i64::from(most));
-    let (names, listed) = targets.listed();
-    let values = [number(&hold), number(&most), text(&names), (&listed as &(dyn ToSql + Sync), Type::BOOL)];
+    let names = serde_json::Value::from(targets.to_vec()).to_string();
+    let values = [number(&hold), number(&most), text(&names)];
     let rows = transaction.rows(&update, &values).await?;
     let message = |row: &Row| {
         let words = |column| transaction.value::<String>(row, column).map(|text| given(&text));

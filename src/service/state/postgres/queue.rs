@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
-    LeaseState, MessageTargets, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{PostgresStore, hints, jobs, outbox};
 
@@ -169,7 +169,7 @@ impl JobStore for PostgresStore {
 
     fn due_messages(
         &self,
-        targets: MessageTargets,
+        targets: Vec<String>,
         most: u32,
         hold: Duration,
     ) -> BoxFuture<'_, Result<Vec<OutboxMessage>, StateError>> {

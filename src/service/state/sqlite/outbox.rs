@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use rusqlite::{Row, Transaction};
 
-use super::super::{JobRecord, MessageTargets, OutboxMessage, QueueFigures, StateError};
+use super::super::{JobRecord, OutboxMessage, QueueFigures, StateError};
 use super::jobs::{JOB, after, now, several};
 use super::records::whole;
 
@@ -26,17 +26,17 @@ pub(super) fn tell(
 
 pub(super) fn due_messages(
     transaction: &Transaction<'_>,
-    targets: &MessageTargets,
+    targets: &[String],
     most: u32,
     hold: Duration,
 ) -> Result<Vec<OutboxMessage>, StateError> {
     let now = now();
-    let (names, listed) = targets.listed();
+    let names = serde_json::Value::from(targets.to_vec()).to_string();
     let update = format!(
         "UPDATE outbox SET due_at = ?2
          WHERE number IN (
              SELECT number FROM outbox
-             WHERE due_at <= ?1 AND (target IN (SELECT value FROM json_each(?4))) = ?5
+             WHERE due_at <= ?1 AND target IN (SELECT value FROM json_each(?4))
              ORDER BY due_at, number LIMIT ?3)
          RETURNING {MESSAGE}"
     );
@@ -53,7 +53,7 @@ pub(super) fn due_messages(
     let read = || {
         transaction
             .prepare(&update)?
-            .query_map((now, after(now, hold), most, &names, listed), message)?
+            .query_map((now, after(now, hold), most, &names), message)?
             .collect::<Result<Vec<_>, rusqlite::Error>>()
     };
     read().map_err(StateError::database("messages were looked for"))
