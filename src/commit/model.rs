@@ -142,6 +142,13 @@ pub struct SchemaColumn {
     pub protection: Option<String>,
 }
 
+impl SchemaColumn {
+    /// Whether the source has plain text in it, which is no JSON.
+    pub(crate) fn is_plain_text(&self) -> bool {
+        ["text", "character", "name", "citext"].iter().any(|name| self.pg_type.starts_with(name))
+    }
+}
+
 /// How the parts are written: all that a reader must know to parse them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FormatRecord {

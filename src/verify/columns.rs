@@ -44,7 +44,7 @@ pub(super) fn columns(manifest: &Manifest) -> Result<Vec<ExpectedColumn>, Vec<St
 }
 
 fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<ExpectedColumn, String> {
-    let SchemaColumn { name, pg_type, arrow_type, nullable, .. } = described;
+    let SchemaColumn { name, arrow_type, nullable, .. } = described;
     let Some(carrier) = parse_arrow_type(arrow_type) else {
         return Err(format!("column {name:?}: its arrow_type {arrow_type:?} is no type that this build knows"));
     };
@@ -58,7 +58,7 @@ fn column(described: &SchemaColumn, manifest: &Manifest) -> Result<ExpectedColum
         ));
     }
     let kind = TextKind::of(&carrier);
-    let is_text = ["text", "character", "name", "citext"].iter().any(|name| pg_type.starts_with(name));
+    let is_text = described.is_plain_text();
     let (float, text) = (matches!(kind, TextKind::Float32 | TextKind::Float64), kind == TextKind::Text);
     let nulled = described.policy.split(", ").any(|word| word == "null");
     // In NDJSON the null of a value that is none in JSON is not told from the one of a policy, nor JSON's own from SQL's.

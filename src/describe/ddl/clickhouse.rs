@@ -14,7 +14,8 @@ use crate::commit::model::FormatKind;
 use crate::model::{Compression, Format};
 use crate::store::local_path;
 
-/// Names in one pair of braces. `ClickHouse` makes one regular expression of them.
+/// Names in one pair of braces. `ClickHouse` makes one regular expression of them. Of an object store it asks for each name
+/// and fails where one is gone; of a folder it takes what is there, so each file has a function of its own.
 const NAMES_MAX: usize = 500;
 
 /// Bytes of a statement that the server parses without being told (`max_query_size` is 262,144).
@@ -94,7 +95,7 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
     for part in &export.manifest.parts {
         let (place, file) = place(&part.url)?;
         match groups.last_mut() {
-            Some((last, files)) if *last == place && files.len() < NAMES_MAX => files.push(file),
+            Some((last, files)) if *last == place && files.len() < NAMES_MAX && !place.is_local() => files.push(file),
             _ => groups.push((place, vec![file])),
         }
     }
@@ -111,6 +112,12 @@ fn sources(export: &Export<'_>, columns: &[String]) -> Result<Vec<String>, Strin
 struct TableFunction {
     function: &'static str,
     folder: String,
+}
+
+impl TableFunction {
+    fn is_local(&self) -> bool {
+        self.function == "file"
+    }
 }
 
 /// The place of a part, and its name there.
@@ -146,6 +153,8 @@ fn settings(export: &Export<'_>) -> Vec<String> {
             "input_format_csv_trim_whitespaces",
             "input_format_csv_detect_header",
             "format_csv_allow_single_quotes",
+            // The columns stand in the order of the file, and a header whose names a spreadsheet would run is quoted.
+            "input_format_with_names_use_header",
         ];
         settings.extend(off.map(|name| format!("{name} = 0")));
     }

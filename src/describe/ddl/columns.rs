@@ -123,7 +123,11 @@ fn known<'a>(
     for schema in schema {
         let carrier = parse_arrow_type(&schema.arrow_type);
         match carrier.and_then(|carrier| kind(&carrier, &schema.pg_type, format)) {
-            Some(kind) => columns.push(DdlColumn { name: &schema.name, kind, nullable: schema.nullable, schema }),
+            Some(kind) => {
+                // JSON's own null is written as an absent value is.
+                let null = format == Format::Ndjson && kind.is_text() && !schema.is_plain_text();
+                columns.push(DdlColumn { name: &schema.name, kind, nullable: schema.nullable || null, schema });
+            }
             None => {
                 unknown.push(format!(
                     "column {:?} is {}, which this version does not know",

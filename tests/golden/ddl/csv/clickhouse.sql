@@ -32,4 +32,5 @@ SETTINGS
     input_format_csv_empty_as_default = 0,
     input_format_csv_trim_whitespaces = 0,
     input_format_csv_detect_header = 0,
-    format_csv_allow_single_quotes = 0;
+    format_csv_allow_single_quotes = 0,
+    input_format_with_names_use_header = 0;

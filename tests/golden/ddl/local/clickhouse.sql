@@ -23,7 +23,15 @@ SELECT
     `at_utc`,
     `tags`,
     `born`
-FROM file('/data/a b/[1]/x=1/data/{part-00000-000-9f3a2b1c.parquet,part-00001-000-9f3a2b1c.parquet,part-00001-001-9f3a2b1c.parquet,part-00002-000-9f3a2b1c.parquet}', 'CSVWithNames', '`id` Nullable(Int64), `flag` Nullable(Bool), `count` Nullable(Int32), `weight` Nullable(Float64), `price` Nullable(Decimal(12, 2)), `note` Nullable(String), `doc` Nullable(String), `raw` Nullable(String), `key` Nullable(UUID), `day` Nullable(Date32), `opens` Nullable(Time64(6)), `at` Nullable(DateTime64(6, ''UTC'')), `at_utc` Nullable(DateTime64(6, ''UTC'')), `tags` Nullable(String), `born` Nullable(String)', 'zstd')
+FROM (
+    SELECT * FROM file('/data/a b/[1]/x=1/data/part-00000-000-9f3a2b1c.parquet', 'CSVWithNames', '`id` Nullable(Int64), `flag` Nullable(Bool), `count` Nullable(Int32), `weight` Nullable(Float64), `price` Nullable(Decimal(12, 2)), `note` Nullable(String), `doc` Nullable(String), `raw` Nullable(String), `key` Nullable(UUID), `day` Nullable(Date32), `opens` Nullable(Time64(6)), `at` Nullable(DateTime64(6, ''UTC'')), `at_utc` Nullable(DateTime64(6, ''UTC'')), `tags` Nullable(String), `born` Nullable(String)', 'zstd')
+    UNION ALL
+    SELECT * FROM file('/data/a b/[1]/x=1/data/part-00001-000-9f3a2b1c.parquet', 'CSVWithNames', '`id` Nullable(Int64), `flag` Nullable(Bool), `count` Nullable(Int32), `weight` Nullable(Float64), `price` Nullable(Decimal(12, 2)), `note` Nullable(String), `doc` Nullable(String), `raw` Nullable(String), `key` Nullable(UUID), `day` Nullable(Date32), `opens` Nullable(Time64(6)), `at` Nullable(DateTime64(6, ''UTC'')), `at_utc` Nullable(DateTime64(6, ''UTC'')), `tags` Nullable(String), `born` Nullable(String)', 'zstd')
+    UNION ALL
+    SELECT * FROM file('/data/a b/[1]/x=1/data/part-00001-001-9f3a2b1c.parquet', 'CSVWithNames', '`id` Nullable(Int64), `flag` Nullable(Bool), `count` Nullable(Int32), `weight` Nullable(Float64), `price` Nullable(Decimal(12, 2)), `note` Nullable(String), `doc` Nullable(String), `raw` Nullable(String), `key` Nullable(UUID), `day` Nullable(Date32), `opens` Nullable(Time64(6)), `at` Nullable(DateTime64(6, ''UTC'')), `at_utc` Nullable(DateTime64(6, ''UTC'')), `tags` Nullable(String), `born` Nullable(String)', 'zstd')
+    UNION ALL
+    SELECT * FROM file('/data/a b/[1]/x=1/data/part-00002-000-9f3a2b1c.parquet', 'CSVWithNames', '`id` Nullable(Int64), `flag` Nullable(Bool), `count` Nullable(Int32), `weight` Nullable(Float64), `price` Nullable(Decimal(12, 2)), `note` Nullable(String), `doc` Nullable(String), `raw` Nullable(String), `key` Nullable(UUID), `day` Nullable(Date32), `opens` Nullable(Time64(6)), `at` Nullable(DateTime64(6, ''UTC'')), `at_utc` Nullable(DateTime64(6, ''UTC'')), `tags` Nullable(String), `born` Nullable(String)', 'zstd')
+)
 SETTINGS
     use_hive_partitioning = 0,
     date_time_input_format = 'best_effort',
@@ -32,4 +40,5 @@ SETTINGS
     input_format_csv_empty_as_default = 0,
     input_format_csv_trim_whitespaces = 0,
     input_format_csv_detect_header = 0,
-    format_csv_allow_single_quotes = 0;
+    format_csv_allow_single_quotes = 0,
+    input_format_with_names_use_header = 0;
