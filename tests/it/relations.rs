@@ -1,9 +1,14 @@
 //! What can be exported, and how it is split: every kind of relation and of key, compared with PostgreSQL.
 
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::cluster::Cluster;
 use crate::support::foreign;
 use crate::support::job::{copy, export, export_csv, sorted};
+use crate::support::manifest;
 use crate::support::oracle;
 use crate::support::pg::{Pg, both, pg};
+use crate::support::run::outhaul;
 
 /// Keys of every kind, with NULLs and ties where they can be.
 const KEYED: &str = r#"
@@ -420,5 +425,41 @@ async fn a_role_reads_what_it_may_and_never_less_than_it_asked_for() {
             assert_eq!(dest.join("_manifest.json").exists(), [0, 3].contains(&code), "{version} {args:?}");
         }
         pg.batch(&format!("drop owned by {role}; drop role {role}")).await;
+    }
+}
+
+/// Of a chunk that TimescaleDB has compressed, `ONLY` gives no row. The extension itself is in no package: that it is there
+/// must be enough.
+#[tokio::test]
+async fn a_hypertable_and_its_chunks_are_read_by_their_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let of_all = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), of_all.clone()).unwrap();
+    let extensions = folder.path().join("extension");
+    std::fs::create_dir(&extensions).unwrap();
+    std::fs::set_permissions(&extensions, of_all).unwrap();
+    std::fs::write(extensions.join("timescaledb.control"), "default_version = '1'\n").unwrap();
+    std::fs::write(extensions.join("timescaledb--1.sql"), "select 1;\n").unwrap();
+    let pg = Cluster::start(18, &[&format!("extension_control_path=$system:{}", folder.path().display())]).await;
+    pg.batch(
+        "create table m (id int, v text); create table c1 () inherits (m); create table c2 () inherits (m);
+        create table alone (id int, v text); create table p (id int, v text) partition by list (id);
+        create table p1 partition of p for values in (1); create table p2 partition of p default;
+        insert into c1 select n, 'one' from generate_series(1, 50) n; insert into c2 values (51, 'two');
+        insert into alone values (1, 'x'); insert into p values (1, 'x'), (2, 'y')",
+    )
+    .await;
+    for (extension, hyper) in [("", "heap"), ("create extension timescaledb", "whole")] {
+        pg.batch(extension).await;
+        for (table, rows, kind) in [("m", 51, hyper), ("c1", 50, hyper), ("alone", 1, "heap"), ("p", 2, "leaves")] {
+            let dest = tempfile::tempdir().unwrap();
+            let to = dest.path().join("out");
+            let args = ["export", "--from", &pg.url, "--table", table, "--to", to.to_str().unwrap(), "--readers", "2"];
+            outhaul(args).run().await.expect(0);
+            let manifest = manifest(&to);
+            assert_eq!(manifest["totals"]["rows"], rows, "{table}");
+            let first = manifest["parts"][0]["range"]["kind"].as_str().unwrap();
+            assert!(first == kind || kind == "heap" && first == "leaves", "{extension}: {table} is read as {first}");
+        }
     }
 }

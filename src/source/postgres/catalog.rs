@@ -291,6 +291,9 @@ pub(crate) struct TreeNode {
     pub(crate) row_security: bool,
     /// Whether it has columns whose values are computed when read, each table in its own way.
     pub(crate) virtual_columns: bool,
+    /// Whether `ONLY` may hide rows of it: TimescaleDB moves those of a chunk elsewhere when it compresses them, and gives
+    /// them to who reads the chunk or its hypertable by its name alone.
+    pub(crate) only_hides: bool,
     pub(crate) place: TreePlace,
     pub(crate) facts: LeafFacts,
     pub(crate) reltuples: f32,
@@ -313,7 +316,10 @@ pub(super) const NODE: &str = "c.oid, c.relkind::text, \
     n.nspname::text, c.relname::text, c.reltuples, CASE WHEN c.relkind = ANY ('{r,m,t}') THEN BYTES ELSE 0 END, \
     pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
     EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v'), \
-    RELATIONS, c.relkind = 'p' OR b.oid IS NOT NULL";
+    RELATIONS, c.relkind = 'p' OR b.oid IS NOT NULL, \
+    c.relkind = 'r' AND NOT c.relispartition \
+        AND (b.oid IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid)) \
+        AND EXISTS (SELECT FROM pg_catalog.pg_extension e WHERE e.extname = 'timescaledb')";
 
 /// See [`NODE`].
 pub(super) const NODE_JOINS: &str = "JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
@@ -361,6 +367,7 @@ pub(super) fn node(row: &Row) -> Result<TreeNode, SourceError> {
         may_select: value(row, 2)?,
         row_security: value(row, 3)?,
         virtual_columns: value(row, 10)?,
+        only_hides: value(row, 13)?,
         place: if value(row, 12)? { TreePlace::Branch } else { TreePlace::Leaf },
         facts,
         reltuples: value(row, 6)?,

@@ -118,7 +118,7 @@ pub(super) fn leaves(found: &CatalogRelation, tree: &[TreeNode]) -> Vec<LeafFact
     // A leaf's own policies differ from those of the parent through which it would be read, so any of them rules the
     // direct way out; so does a foreign leaf, which cannot be read by `ONLY` and place.
     let legal = same_values
-        && tree.iter().all(|node| !node.row_security && node.relkind != "f")
+        && tree.iter().all(|node| !node.row_security && !node.only_hides && node.relkind != "f")
         && tree.iter().filter(stores_rows).all(|node| node.may_select);
     if direct && legal { tree.iter().filter(stores_rows).map(|node| node.facts.clone()).collect() } else { Vec::new() }
 }

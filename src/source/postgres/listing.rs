@@ -86,11 +86,11 @@ fn found(row: &Row) -> Result<RelationRow, SourceError> {
         node: catalog::node(row)?,
         schema: value(row, 4)?,
         name: value(row, 5)?,
-        large_bytes: u64::try_from(value::<i64>(row, 13)?).unwrap_or(0),
-        key: value::<Option<Vec<String>>>(row, 14)?.unwrap_or_default(),
-        may_use_schema: value(row, 15)?,
-        may_read_a_column: value(row, 16)?,
-        is_partition: value(row, 17)?,
+        large_bytes: u64::try_from(value::<i64>(row, 14)?).unwrap_or(0),
+        key: value::<Option<Vec<String>>>(row, 15)?.unwrap_or_default(),
+        may_use_schema: value(row, 16)?,
+        may_read_a_column: value(row, 17)?,
+        is_partition: value(row, 18)?,
     })
 }
 

@@ -128,7 +128,8 @@ impl Recount {
             (Counted::Relation(name), None) => return Err(unknown(name)),
         };
         let plain = |node: &catalog::TreeNode| {
-            matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security && !node.virtual_columns
+            let is_read = matches!(node.relkind.as_str(), "r" | "p") && node.may_select && !node.row_security;
+            is_read && !node.virtual_columns && !node.only_hides
         };
         let leaf_by_leaf = tree.len() > STATEMENT_LEAVES_MAX && tree.iter().all(plain);
         Ok(Self { session, relation, found, tree, row_security, leaf_by_leaf, snapshot: imported })

@@ -7,6 +7,7 @@ fn node(oid: u32, relkind: &str) -> TreeNode {
         may_select: true,
         row_security: false,
         virtual_columns: false,
+        only_hides: false,
         place: catalog::TreePlace::Leaf,
         facts: LeafFacts {
             oid,
@@ -42,11 +43,12 @@ fn leaves_are_read_directly_only_where_that_gives_the_parents_rows() {
     for kind in [RelationKind::View, RelationKind::ForeignTable] {
         assert_eq!(leaf_oids(kind, &[node(1, "r")]), [0; 0]);
     }
-    let changes: [fn(&mut TreeNode); 4] = [
+    let changes: [fn(&mut TreeNode); 5] = [
         |node| node.may_select = false,
         |node| node.row_security = true,
         |node| node.relkind = "f".into(),
         |node| node.virtual_columns = true,
+        |node| node.only_hides = true,
     ];
     for (which, change) in changes.into_iter().enumerate() {
         let mut tree = tree();
@@ -56,4 +58,7 @@ fn leaves_are_read_directly_only_where_that_gives_the_parents_rows() {
     let mut alone = node(1, "r");
     alone.virtual_columns = true;
     assert_eq!(leaf_oids(RelationKind::Table, &[alone]), [1]);
+    let mut chunk = node(1, "r");
+    chunk.only_hides = true;
+    assert_eq!(leaf_oids(RelationKind::Table, &[chunk]), [0; 0]);
 }

@@ -17,6 +17,7 @@ fn found(oid: u32, relkind: &str) -> RelationRow {
         may_select: true,
         row_security: false,
         virtual_columns: false,
+        only_hides: false,
         place: TreePlace::Leaf,
         facts,
         reltuples: 100.0,
