@@ -201,6 +201,7 @@ fn parse_and_run() -> u8 {
     };
     // clap demands a command.
     let Some((name, matches)) = matches.subcommand() else { return exit::USAGE };
+    let reporter = reporter.beside_rows_of(matches);
     if let Some(shown) = help::shown(name, matches, &mut command) {
         return match shown {
             Ok(()) => exit::COMPLETE,

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use clap::ArgMatches;
 use serde::Serialize;
 
 use super::exit;
@@ -114,13 +115,25 @@ impl Reporter {
             command,
             started_at: Utc::now(),
             form: if json { ReportForm::Json } else { ReportForm::Text },
-            place: if [given("--to"), given("-o")].iter().any(|to| to.as_deref() == Some("-")) || says("-o-") {
+            place: if [given("--to"), given("--output")].iter().any(|rows| rows.as_deref() == Some("-"))
+                || short_output_is_stdout(arguments)
+            {
                 ReportPlace::Stderr
             } else {
                 ReportPlace::Stdout
             },
             file: or_variable("--report-file", "OUTHAUL_REPORT_FILE").map(PathBuf::from),
         }
+    }
+
+    /// The same once the command line is understood: then it is known for certain where its rows go.
+    pub(crate) fn beside_rows_of(mut self, matches: &ArgMatches) -> Self {
+        let goes_to_stdout =
+            |id: &&str| matches.try_get_one::<String>(id).is_ok_and(|place| place.is_some_and(|place| place == "-"));
+        if ["to", "output"].iter().any(goes_to_stdout) {
+            self.place = ReportPlace::Stderr;
+        }
+        self
     }
 
     pub(crate) fn is_json(&self) -> bool {
@@ -181,6 +194,18 @@ impl Reporter {
     }
 }
 
+/// Whether `-o` has the value `-`, alone or behind flags that have none: `-qo -`.
+fn short_output_is_stdout(arguments: &[OsString]) -> bool {
+    arguments.iter().enumerate().any(|(at, argument)| {
+        let letters = argument.to_str().and_then(|text| text.strip_prefix('-'));
+        match letters.map(|letters| letters.trim_start_matches(['q', 'v'])) {
+            Some("o") => arguments.get(at + 1).is_some_and(|value| value == "-"),
+            Some("o-" | "o=-") => true,
+            _ => false,
+        }
+    })
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
@@ -229,6 +254,12 @@ pub(crate) mod tests {
         assert_eq!(of("outhaul export --report json --table a", &[]), (true, false, None, export.clone()));
         assert_eq!(of("outhaul export --report=json --to=-", &[]), (true, true, None, export.clone()));
         assert_eq!(of("outhaul exprot --to -", &[("OUTHAUL_REPORT", "json")]), (true, true, None, None));
+        for rows in ["-o -", "-o-", "-o=-", "-qo -", "-vvo-", "--output -", "--output=-"] {
+            assert!(of(&format!("outhaul plul --dataset d {rows}"), &[]).1, "{rows}");
+        }
+        for file in ["-o x", "-ox", "-qo x", "--output x", "-", "-q -"] {
+            assert!(!of(&format!("outhaul plul --dataset d {file}"), &[]).1, "{file}");
+        }
         let text = "outhaul export --report text --report-file r.json";
         assert_eq!(of(text, &[("OUTHAUL_REPORT", "json")]), (false, false, Some("r.json".into()), export));
     }

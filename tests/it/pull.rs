@@ -54,6 +54,29 @@ async fn a_whole_stream_becomes_the_file_whatever_stands_before_the_service() {
 }
 
 #[tokio::test]
+async fn beside_rows_on_standard_output_the_report_stands_on_standard_error() {
+    let service = FakeService::start().await;
+    let asked = ["pull", &service.url, "--dataset", "complete"];
+    let json = ["--json"];
+    let with = |more: &[&str]| outhaul(asked.iter().chain(more)).env("OUTHAUL_API_KEY", KEY);
+    for output in [&["--output", "-"][..], &["--output=-"], &["-o", "-"], &["-o-"], &["-vo", "-"], &["-qo-"]] {
+        for (more, variable) in [(&json[..], "text"), (&[], "json")] {
+            let pulled = with(&[output, more].concat()).env("OUTHAUL_REPORT", variable).run().await.expect(0);
+            assert!(pulled.stdout == rows("ndjson").into_bytes(), "{output:?}: {}", pulled.stderr);
+            let report: Value = serde_json::from_str(pulled.stderr.lines().last().unwrap()).unwrap();
+            assert_eq!((&report["status"], &report["rows"]), (&json!("complete"), &json!(ROWS)), "{output:?}");
+        }
+        // However early it fails.
+        for wrong in [["--env-file", "nowhere"], ["--filter", "nothing"], ["--api-key-file", "nowhere"]] {
+            let failed = with(&[output, &json, &wrong].concat()).run().await.expect(2);
+            assert_eq!(failed.stdout, b"", "{output:?} {wrong:?}");
+            let report: Value = serde_json::from_str(failed.stderr.lines().last().unwrap()).unwrap();
+            assert_eq!(report["status"], "failed", "{output:?} {wrong:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_truncated_stream_is_a_file_and_exit_3() {
     let service = FakeService::start().await;
     let folder = tempfile::tempdir().unwrap();
