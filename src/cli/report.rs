@@ -12,7 +12,7 @@ use super::exit;
 use super::screen::{Screen, stdout_answer};
 use crate::base::voice;
 use crate::base::whole_file::write_whole;
-use crate::config::Environment;
+use crate::config::{Environment, at_home};
 use crate::export::ExportError;
 use crate::model::{ErrorCode, ExportErrorKind};
 
@@ -122,7 +122,8 @@ impl Reporter {
             } else {
                 ReportPlace::Stdout
             },
-            file: or_variable("--report-file", "OUTHAUL_REPORT_FILE").map(PathBuf::from),
+            file: or_variable("--report-file", "OUTHAUL_REPORT_FILE")
+                .map(|file| PathBuf::from(at_home(&file, environment).unwrap_or(file))),
         }
     }
 
@@ -260,6 +261,8 @@ pub(crate) mod tests {
         for file in ["-o x", "-ox", "-qo x", "--output x", "-", "-q -"] {
             assert!(!of(&format!("outhaul plul --dataset d {file}"), &[]).1, "{file}");
         }
+        let home = [("HOME", "/h/me"), ("OUTHAUL_REPORT_FILE", "~/r.json")];
+        assert_eq!(of("outhaul verify x", &home).2, Some("/h/me/r.json".into()));
         let text = "outhaul export --report text --report-file r.json";
         assert_eq!(of(text, &[("OUTHAUL_REPORT", "json")]), (false, false, Some("r.json".into()), export));
     }

@@ -77,6 +77,44 @@ fn exports_have_the_defaults_their_own_settings_and_none_that_they_unset() {
 }
 
 #[test]
+fn a_tilde_is_the_home_directory_of_all_that_a_job_writes() {
+    let (night, load) = ("to = '~/night/{table}'\n", "to = '~/night/{table}/load={run_id}'\nwatermark = 'ts'\n");
+    let table = "[[export]]\ntable = 'orders'\n";
+    let (here, choice) = ([("HOME", "/h/me/")], JobChoice::default());
+    for (text, root, to, state) in [
+        (format!("[defaults]\n{night}{table}"), "/h/me/night", "/h/me/night/orders", None),
+        (format!("{table}{night}"), "/h/me/night", "/h/me/night/orders", None),
+        (format!("root = '~/r'\n{table}{night}"), "/h/me/r", "/h/me/night/orders", None),
+        (format!("root = '~'\n{table}to = '/x/orders'\n"), "/h/me", "/x/orders", None),
+        (
+            format!("[defaults]\nrun_id = 'n'\n{table}{load}"),
+            "/h/me/night",
+            "/h/me/night/orders/load=n",
+            Some("/h/me/night/_state"),
+        ),
+        (
+            format!("state = '~/s'\n[defaults]\nrun_id = 'n'\n{table}{load}"),
+            "/h/me/night",
+            "/h/me/night/orders/load=n",
+            Some("/h/me/s"),
+        ),
+    ] {
+        let job = with(&text, &here, &choice).unwrap();
+        assert_eq!((job.root.as_str(), places(&job)[0].1.as_str()), (root, to), "{text}");
+        let incremental = job.exports[0].request.incremental.as_ref();
+        let folder = incremental.and_then(|options| options.state.as_ref()).map(|place| place.folder.as_str());
+        assert_eq!(folder, state, "{text}");
+    }
+    for (text, place) in [
+        (format!("root = '~/r'\n{table}to = '/x/orders'\n"), "/job.toml:1:1"),
+        (format!("[defaults]\n{night}{table}"), "/job.toml:2:1"),
+    ] {
+        let expected = format!("{place} begins with ~, and HOME is not set (write the whole path)");
+        assert_eq!(mistakes(job(&text)), [expected], "{text}");
+    }
+}
+
+#[test]
 fn a_pattern_means_all_tables_but_those_it_leaves_out() {
     let text = "[[export]]\ntable = 'public.*'\nexcept = 'tmp_*'\nto = './out/{table}'\n";
     let all = [("public.orders", "./out/public.orders"), ("public.items", "./out/public.items")];

@@ -23,7 +23,7 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 pub use crate::base::telemetry::LogFormat;
-pub(crate) use raw::default_of;
+pub(crate) use raw::{at_home, default_of};
 pub use typed::{ColorKind, FrontOptions, ProgressKind, ReportKind, load};
 pub(crate) use typed::{Resumption, duration, load_connection, load_keep, load_resume, load_worker};
 

@@ -19,8 +19,17 @@ const DEFAULT_TABLES: &[&str] =
     &["by_format", "athena", "spectrum", "excel_file", "gentle", "fast", "levels", "keep", "worker", "demo"];
 
 /// The options in whose values `~` is the home directory.
-const HOME_KEYS: [&str; 8] =
-    ["to", "since", "manifest", "metrics_file", "password_file", "keep_partial", "protect_file", "protect_key_file"];
+const HOME_KEYS: [&str; 9] = [
+    "to",
+    "since",
+    "manifest",
+    "report_file",
+    "metrics_file",
+    "password_file",
+    "keep_partial",
+    "protect_file",
+    "protect_key_file",
+];
 
 /// Where a value was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -125,29 +134,11 @@ impl Raw {
             let origin = Origin::Flag(key.replace('_', "-"));
             self.settings.insert(key, Setting { values, origin });
         }
-        self.expand_home(environment, &mut errors);
+        expand_home(&mut self.settings, environment, &mut errors);
         self.preset("preset");
         self.preset("source_profile");
         self.unread = !errors.is_empty();
         (self, errors)
-    }
-
-    /// Puts the home directory for `~`, as a shell does outside of quotes and nobody does in a file.
-    fn expand_home(&mut self, environment: &Environment, errors: &mut Vec<ConfigError>) {
-        for key in HOME_KEYS {
-            let Some(setting) = self.settings.get_mut(key) else { continue };
-            for value in &mut setting.values {
-                let Some(rest) = value.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) else {
-                    continue;
-                };
-                if let Some(home) = environment.get("HOME") {
-                    *value = format!("{}{rest}", home.trim_end_matches('/'));
-                } else {
-                    let what = format!("{} begins with ~, and HOME is not set", setting.origin);
-                    errors.push(ConfigError::new(what, "write the whole path"));
-                }
-            }
-        }
     }
 
     /// Puts the defaults of the preset that `key` names in place of the general ones.
@@ -258,6 +249,36 @@ impl Raw {
             self.settings.insert(option.key, Setting { values, origin: Origin::Variable(name) });
         }
     }
+}
+
+/// Puts the home directory for `~` in the settings that may have it.
+pub(super) fn expand_home(
+    settings: &mut BTreeMap<&'static str, Setting>,
+    environment: &Environment,
+    errors: &mut Vec<ConfigError>,
+) {
+    for key in HOME_KEYS {
+        let Some(setting) = settings.get_mut(key) else { continue };
+        for value in &mut setting.values {
+            match at_home(value, environment) {
+                Some(expanded) => *value = expanded,
+                None => errors.push(homeless(&setting.origin)),
+            }
+        }
+    }
+}
+
+/// A value with the home directory for `~`, as a shell puts it outside of quotes and nobody does in a file; `None` where
+/// nothing says which that is.
+pub(crate) fn at_home(value: &str, environment: &Environment) -> Option<String> {
+    match value.strip_prefix('~').filter(|rest| rest.is_empty() || rest.starts_with('/')) {
+        Some(rest) => environment.get("HOME").map(|home| format!("{}{rest}", home.trim_end_matches('/'))),
+        None => Some(value.to_owned()),
+    }
+}
+
+pub(super) fn homeless(origin: &Origin) -> ConfigError {
+    ConfigError::new(format!("{origin} begins with ~, and HOME is not set"), "write the whole path")
 }
 
 /// An entry of a table of `config/default.toml` that holds no settings.
@@ -438,6 +459,10 @@ mod tests {
             for raw in [load("", &home, &[("to", to)]), load(&format!("to = {to:?}"), &home, &[])] {
                 assert_eq!(raw.unwrap().get("to").unwrap().values, [expected], "{to}");
             }
+        }
+        for key in ["report_file", "metrics_file"] {
+            let raw = load(&format!("{key} = '~/x'"), &home, &[]).unwrap();
+            assert_eq!(raw.get(key).unwrap().values, ["/h/me/x"], "{key}");
         }
         let errors = load("", &[], &[("to", "~/out")]).unwrap_err();
         assert_eq!(whole(&errors), ["--to begins with ~, and HOME is not set (write the whole path)"]);

@@ -324,6 +324,19 @@ async fn a_dry_run_shows_every_plan_and_writes_nothing() {
 }
 
 #[tokio::test]
+async fn a_tilde_in_a_job_file_is_one_folder_for_parts_and_records() {
+    let pg = pg(15).await;
+    pg.batch("create table a as select 1 as id; analyze").await;
+    let night =
+        Night::new("[defaults]\nto = '~/night/{table}'\nreport_file = '~/report.json'\n[[export]]\ntable = 'a'\n");
+    let home = night.folder.path();
+    night.run(&pg, &[]).env("HOME", home).run().await.expect(0);
+    for file in ["night/a/_manifest.json", "night/_run.json", "report.json"] {
+        assert!(home.join(file).exists(), "{file}");
+    }
+}
+
+#[tokio::test]
 async fn the_example_runs_against_the_database_of_the_demo() {
     let pg = pg(15).await;
     pg.batch(

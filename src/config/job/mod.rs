@@ -114,7 +114,7 @@ impl JobFile {
             let what = format!("cannot read the job file {}: {}", path.display(), voice::plain(&error.to_string()));
             ConfigErrors(vec![ConfigError::new(what, "check the name of the file, and who may read it")])
         })?;
-        let mut reader = Reader { text: &text, path, errors: Vec::new() };
+        let mut reader = Reader { text: &text, path, environment, errors: Vec::new() };
         let file = reader.file();
         if file.exports.is_empty() && reader.errors.is_empty() {
             let what = format!("{}: there is no [[export]]", path.display());

@@ -7,14 +7,16 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ExportTable, JobFile, Layer, is_default, is_of_export};
 use crate::config::options::{OptionInfo, by_key, nearest};
-use crate::config::raw::{Origin, Setting, misshapen, scalar, unknown, values};
-use crate::config::{ConfigError, position};
+use crate::config::raw::{Origin, Setting, at_home, expand_home, homeless, misshapen, scalar, unknown, values};
+use crate::config::{ConfigError, Environment, position};
 use crate::model::{OnError, SnapshotScope};
 
 /// Reads the text of a job file.
 pub(super) struct Reader<'a> {
     pub(super) text: &'a str,
     pub(super) path: &'a Path,
+    /// What `~` stands for: an address is the same wherever it is used.
+    pub(super) environment: &'a Environment,
     pub(super) errors: Vec<ConfigError>,
 }
 
@@ -26,6 +28,15 @@ impl Reader<'_> {
 
     fn wrong(&mut self, at: usize, what: &str, hint: &str) {
         self.errors.push(ConfigError::new(format!("{}: {what}", self.place(at)), hint));
+    }
+
+    /// Where something goes, with the home directory for `~`.
+    fn address(&mut self, at: usize, written: &str) -> Option<String> {
+        let address = at_home(written, self.environment);
+        if address.is_none() {
+            self.errors.push(homeless(&self.place(at)));
+        }
+        address
     }
 
     /// What the file says; its mistakes are in `errors`.
@@ -52,8 +63,8 @@ impl Reader<'_> {
         for (key, value) in document.get_ref() {
             let at = key.span().start;
             match (key.get_ref().as_ref(), value.get_ref()) {
-                ("root", DeValue::String(root)) => file.root = Some(root.to_string()),
-                ("state", DeValue::String(state)) => file.state = Some(state.to_string()),
+                ("root", DeValue::String(root)) => file.root = self.address(at, root),
+                ("state", DeValue::String(state)) => file.state = self.address(at, state),
                 ("on_error", DeValue::String(word)) if word == "continue" => file.on_error = OnError::Continue,
                 ("on_error", DeValue::String(word)) if word == "stop" => file.on_error = OnError::Stop,
                 ("on_error", _) => self.wrong(at, "on_error is continue or stop", "write one of them in quotes"),
@@ -156,6 +167,7 @@ impl Reader<'_> {
                 None => self.errors.push(unknown(&origin, name, own)),
             }
         }
+        expand_home(&mut layer, self.environment, &mut self.errors);
         layer
     }
 }
