@@ -112,9 +112,17 @@ fn orders(context: &CommandContext) -> Result<KeepRequest, ExportError> {
     let mut line = String::new();
     std::io::stdin().lock().read_line(&mut line).map_err(|error| unreadable(&error))?;
     let orders: HandOver = serde_json::from_str(&line).map_err(|error| unreadable(&error))?;
-    let known = |(key, values): (String, Vec<String>)| Some((by_key(&key)?.key, values));
+    let mut environment = context.environment.clone();
+    let known = |(key, mut values): (String, Vec<String>)| {
+        let key = by_key(&key)?.key;
+        if key == "from" {
+            // It came by a pipe, where nobody else could read it.
+            values = values.iter().map(|from| environment.take_source("the job file", from)).collect();
+        }
+        Some((key, values))
+    };
     let flags = orders.connection.into_iter().filter_map(known).collect();
-    let source = config::load_connection(flags, &context.environment)
+    let source = config::load_connection(flags, &environment)
         .map_err(|errors| unreadable(&errors.0.first().map_or("no connection", |error| error.what.as_str())))?;
     Ok(KeepRequest {
         source,

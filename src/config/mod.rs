@@ -127,11 +127,14 @@ impl Environment {
         }
     }
 
-    /// The same with one variable more.
-    pub(crate) fn with(&self, name: &str, value: &str) -> Self {
-        let mut environment = self.clone();
-        environment.variables.insert(name.to_owned(), value.to_owned());
-        environment
+    /// Takes in what says where a source is, as from a variable, and gives what `--from` names it by: a variable may hold a
+    /// password, which a command line may not. `place` is where it was written.
+    pub(crate) fn take_source(&mut self, place: &str, from: &str) -> String {
+        if from.starts_with("env:") {
+            return from.to_owned();
+        }
+        self.variables.insert(place.to_owned(), from.to_owned());
+        format!("env:{place}")
     }
 
     /// A variable; an empty one counts as unset, as in libpq.

@@ -121,6 +121,29 @@ async fn one_keeper_holds_the_snapshot_of_all_exports() {
 }
 
 #[tokio::test]
+async fn a_snapshot_is_kept_by_a_job_file_that_holds_the_password() {
+    let pg = pg(18).await;
+    pg.batch(THREE).await;
+    let from = pg.url.replace("postgres@", "postgres:swordfish@");
+    assert!(from.contains(":swordfish@"), "{from}");
+    let night = three(&format!("from = '{from}'\n{KEPT}"));
+    let job = night.folder.path().join("job.toml");
+    std::fs::set_permissions(&job, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let stop = Stop::at("receipted");
+    let args = ["run", job.to_str().unwrap(), "--run-id", "night-1", "--report", "json", "--progress", "none"];
+    let running = outhaul(args).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    let killed = running.wait().await;
+    assert!(!killed.stderr.contains("swordfish"), "{}", killed.stderr);
+    pg.batch(LATER).await;
+    // Nobody but the keeper holds the snapshot now.
+    let run = outhaul(args).run().await.expect(0);
+    is_of_one_instant(&night, &run);
+    no_sessions_left(&pg).await;
+}
+
+#[tokio::test]
 async fn without_its_snapshot_what_is_missing_is_exported_anew() {
     for (by_root, at) in [(true, "receipted"), (false, "receipted"), (true, "committed")] {
         let pg = pg(15).await;

@@ -11,9 +11,6 @@ use super::file::{ServiceFile, SourceEntry};
 use crate::base::postgres::settings::ConnectSettings;
 use crate::source::Source;
 
-/// A source's text on its way to the parser, which takes it from a variable as it takes it from one of a person's.
-const SOURCE_VARIABLE: &str = "service.toml";
-
 impl Builder<'_> {
     pub(super) fn public_url(&mut self, written: Option<String>) -> Option<String> {
         let public_url = written.map(|url| url.trim_end_matches('/').to_owned());
@@ -101,13 +98,7 @@ impl Builder<'_> {
         let mut flags = Vec::new();
         let mut environment = self.environment.clone();
         if let Some(from) = &entry.from {
-            // A variable may hold a password, which a command line may not.
-            if let Some(variable) = from.strip_prefix("env:") {
-                flags.push(("from", vec![format!("env:{variable}")]));
-            } else {
-                environment = environment.with(SOURCE_VARIABLE, from);
-                flags.push(("from", vec![format!("env:{SOURCE_VARIABLE}")]));
-            }
+            flags.push(("from", vec![environment.take_source("service.toml", from)]));
         }
         for (key, value) in [("password_file", &entry.password_file), ("password_command", &entry.password_command)] {
             flags.extend(value.as_ref().map(|value| (key, vec![value.clone()])));
