@@ -10,8 +10,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::looks::Looks;
 use super::progress::{Progress, View};
+use super::report::ReportForm;
 use super::run_plan::PlannedJob;
-use super::run_view::{JobSummary, JobTotals};
+use super::run_view::{JobVerdict, JobSummary, JobTotals};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
@@ -156,6 +157,7 @@ where
             return front.fail(&Failure::early(&error));
         }
     };
+    let limited = totals.limited().clone();
     let screen = (!front.quiet).then(|| front.screen.clone());
     let (told, heard) = tokio::sync::mpsc::channel(EVENT_QUEUE);
     let telling = tokio::spawn(totals.tell(heard, events, screen));
@@ -167,13 +169,20 @@ where
     match ended {
         Ok(report) => {
             let report = signalled(report, front);
-            let view = JobSummary::new(&report);
-            telemetry::export_ended(outcome(view.exit_code()), started.elapsed());
+            let view = JobSummary::new(&report, &limited);
+            telemetry::export_ended(outcome(&view), started.elapsed());
             for line in view.failures() {
                 front.screen.line(&line);
             }
-            if !front.reporter.is_json() && !front.quiet {
-                front.tell(&view.to_string());
+            match front.reporter.form {
+                ReportForm::Json => {}
+                // A cap that cut rows off is told even to who wants to hear nothing.
+                ReportForm::Text if front.quiet => {
+                    for line in view.truncations() {
+                        front.screen.line(&line);
+                    }
+                }
+                ReportForm::Text => front.tell(&view.to_string()),
             }
             front.reporter.give(&front.screen, &view.body(), &view.errors());
             view.exit_code()
@@ -198,12 +207,12 @@ fn signalled(mut report: JobReport, front: &Front) -> JobReport {
     report
 }
 
-fn outcome(exit_code: u8) -> Outcome {
-    match exit_code {
-        exit::COMPLETE => Outcome::Complete,
-        exit::TRUNCATED => Outcome::Truncated,
-        130 | 143 => Outcome::Cancelled,
-        _ => Outcome::Failed,
+fn outcome(view: &JobSummary<'_>) -> Outcome {
+    match (view.status(), view.exit_code()) {
+        (JobVerdict::Complete, _) => Outcome::Complete,
+        (JobVerdict::Truncated, _) => Outcome::Truncated,
+        (JobVerdict::Incomplete, 130 | 143) => Outcome::Cancelled,
+        (JobVerdict::Incomplete, _) => Outcome::Failed,
     }
 }
 

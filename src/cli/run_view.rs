@@ -1,5 +1,6 @@
 //! What people and scripts see of a job: totals while it runs, a table and a report at its end.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use serde::Serialize;
@@ -15,7 +16,7 @@ use crate::base::words::counted;
 use crate::export::ExportError;
 use crate::export::job::{ExportEvent, JobOutcome, JobReport, JobRequest};
 use crate::export::job_resume::ResumableJob;
-use crate::model::{Event, ResumedProgress, RunStatus, SnapshotScope};
+use crate::model::{Event, ExportReport, ResumedProgress, RunStatus, SnapshotScope};
 
 /// Exit codes from the gravest on: the first that an export has is the job's.
 const GRAVITY: [u8; 18] = [
@@ -63,6 +64,8 @@ struct Sum {
 #[derive(Debug)]
 pub(super) struct JobTotals {
     names: Vec<String>,
+    /// The names of those that are asked for their first rows alone.
+    limited: BTreeSet<String>,
     run_id: String,
     root: String,
     readers: usize,
@@ -75,7 +78,9 @@ pub(super) struct JobTotals {
 impl JobTotals {
     pub(super) fn new(job: &JobRequest) -> Self {
         let names: Vec<String> = job.exports.iter().map(|export| export.name.clone()).collect();
+        let limited = job.exports.iter().filter(|export| export.limited).map(|export| export.name.clone());
         Self {
+            limited: limited.collect(),
             run_id: job.run_id.clone(),
             root: crate::store::shown(&job.root),
             readers: job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1),
@@ -90,6 +95,8 @@ impl JobTotals {
     pub(super) fn of_resumed(job: &ResumableJob) -> Self {
         let names = job.names();
         Self {
+            // Their record has only that a truncation is allowed.
+            limited: BTreeSet::new(),
             run_id: job.run_id().to_owned(),
             root: job.root().to_owned(),
             readers: job.readers(),
@@ -102,6 +109,10 @@ impl JobTotals {
 
     pub(super) fn run_id(&self) -> &str {
         &self.run_id
+    }
+
+    pub(super) fn limited(&self) -> &BTreeSet<String> {
+        &self.limited
     }
 
     /// Tells what happens for as long as events come; each export that has committed has a line of its own.
@@ -193,7 +204,20 @@ impl JobTotals {
 #[derive(Debug)]
 pub(super) struct JobSummary<'a> {
     report: &'a JobReport,
+    /// The names of the exports that are asked for their first rows alone.
+    limited: &'a BTreeSet<String>,
     exit_code: u8,
+}
+
+/// What a job is as a whole: as the worst of its exports, whatever the exit code allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum JobVerdict {
+    Complete,
+    /// All exports stand, and some without all of their rows.
+    Truncated,
+    /// An export failed, or the record of the run.
+    Incomplete,
 }
 
 /// The JSON form.
@@ -201,8 +225,7 @@ pub(super) struct JobSummary<'a> {
 pub(super) struct JobJson<'a> {
     schema_version: u32,
     exit_code: u8,
-    /// `complete`, `truncated` or `incomplete`.
-    status: &'static str,
+    status: JobVerdict,
     run_id: &'a str,
     root: &'a str,
     record: Option<&'a str>,
@@ -223,19 +246,61 @@ struct ExportJson<'a> {
 }
 
 impl<'a> JobSummary<'a> {
-    pub(super) fn new(report: &'a JobReport) -> Self {
+    pub(super) fn new(report: &'a JobReport, limited: &'a BTreeSet<String>) -> Self {
         let of_record = report.record.as_ref().err().map(|error| exit::failed(error.kind));
         let exit_code = gravest(report.exports.iter().map(code).chain(of_record));
-        Self { report, exit_code }
+        Self { report, limited, exit_code }
     }
 
     pub(super) fn exit_code(&self) -> u8 {
         self.exit_code
     }
 
+    pub(super) fn status(&self) -> JobVerdict {
+        if self.failed().next().is_some() {
+            JobVerdict::Incomplete
+        } else if self.truncated(true).chain(self.truncated(false)).next().is_some() {
+            JobVerdict::Truncated
+        } else {
+            JobVerdict::Complete
+        }
+    }
+
+    /// The exports that stand without all of their rows: those that are asked for no more, or those that a cap cut short.
+    fn truncated(&self, as_asked: bool) -> impl Iterator<Item = (&'a JobOutcome, &'a ExportReport)> {
+        let limited = self.limited;
+        let stands = self.report.exports.iter().filter_map(|export| Some((export, export.result.as_ref().ok()?)));
+        stands.filter(move |(export, report)| {
+            report.status == RunStatus::Truncated && limited.contains(&export.name) == as_asked
+        })
+    }
+
+    /// What even `-q` shows: a line for each export that a cap cut short.
+    pub(super) fn truncations(&self) -> Vec<String> {
+        let line = |(export, report): (&JobOutcome, _)| summary::truncation(&export.name, report, code(export));
+        self.truncated(false).map(line).collect()
+    }
+
     fn failed(&self) -> impl Iterator<Item = &'a ExportError> {
         let exports = self.report.exports.iter().filter_map(|export| export.result.as_ref().err());
         exports.chain(self.report.record.as_ref().err())
+    }
+
+    fn heading(&self) -> String {
+        let (all, exit_code) = (counted(self.report.exports.len(), "export"), self.exit_code);
+        let failed = self.report.exports.iter().filter(|export| export.result.is_err()).count();
+        let cut = self.truncated(false).count();
+        match self.status() {
+            JobVerdict::Incomplete if failed == 0 => {
+                format!("incomplete: {all}, and no record of the run; exit {exit_code}")
+            }
+            JobVerdict::Incomplete => format!("incomplete: {failed} of {all} failed; exit {exit_code}"),
+            JobVerdict::Truncated if cut == 0 => {
+                format!("the first rows of {} of {all}, as asked; there are more", self.truncated(true).count())
+            }
+            JobVerdict::Truncated => format!("TRUNCATED: {cut} of {all} cut short by a cap; exit {exit_code}"),
+            JobVerdict::Complete => format!("complete: {all}"),
+        }
     }
 
     /// The errors, each with the name of its export.
@@ -266,11 +331,7 @@ impl<'a> JobSummary<'a> {
         JobJson {
             schema_version: summary::SCHEMA_VERSION,
             exit_code: self.exit_code,
-            status: match self.exit_code {
-                exit::COMPLETE => "complete",
-                exit::TRUNCATED => "truncated",
-                _ => "incomplete",
-            },
+            status: self.status(),
             run_id: &self.report.run_id,
             root: &self.report.root,
             record: self.report.record.as_deref().ok(),
@@ -312,10 +373,10 @@ impl fmt::Display for JobSummary<'_> {
         let mut table = Table::default();
         table.right(1).right(2).right(3);
         table.row(["export", "rows", "parts", "size", ""].map(str::to_owned));
-        let mut failed = 0_usize;
         for export in &self.report.exports {
             let cells = if let Ok(report) = &export.result {
                 let note = match (report.status, report.already_committed) {
+                    (RunStatus::Truncated, _) if self.limited.contains(&export.name) => "the first rows, as asked",
                     (RunStatus::Truncated, _) => "truncated",
                     (RunStatus::Complete, true) => "committed before",
                     (RunStatus::Complete, false) => "",
@@ -323,19 +384,12 @@ impl fmt::Display for JobSummary<'_> {
                 let rows = report.rows.map_or_else(String::new, human::count);
                 [export.name.clone(), rows, human::count(report.parts), human::bytes(report.bytes), note.to_owned()]
             } else {
-                failed += 1;
                 let note = format!("failed, exit {}", code(export));
                 [export.name.clone(), String::new(), String::new(), String::new(), note]
             };
             table.row(cells);
         }
-        let all = counted(self.report.exports.len(), "export");
-        if failed == 0 {
-            writeln!(f, "complete: {all}")?;
-        } else {
-            writeln!(f, "incomplete: {failed} of {all} failed; exit {}", self.exit_code)?;
-        }
-        writeln!(f, "{table}")?;
+        writeln!(f, "{}\n{table}", self.heading())?;
         if !self.report.one_instant {
             let why = match self.report.snapshot {
                 SnapshotScope::Run => "some were committed by an earlier try",
@@ -356,7 +410,7 @@ mod tests {
     use super::*;
     use crate::cli::report::tests as reports;
     use crate::cli::{golden, samples};
-    use crate::model::{ExportErrorKind, ExportReport};
+    use crate::model::ExportErrorKind;
 
     fn report(second: Result<ExportReport, ExportError>) -> JobReport {
         let outcome = |name: &str, result| JobOutcome {
@@ -379,15 +433,46 @@ mod tests {
     #[test]
     fn jobs_have_their_goldens() {
         let missing = || ExportError::new(ExportErrorKind::SourceMissing, "table public.orders does not exist");
+        let none = BTreeSet::new();
         let mixed = JobReport { one_instant: false, ..report(Ok(samples::truncated())) };
         for (name, job) in [
             ("job_complete", report(Ok(samples::report()))),
             ("job_incomplete", report(Err(missing()))),
             ("job_mixed", mixed),
         ] {
-            let view = JobSummary::new(&job);
+            let view = JobSummary::new(&job, &none);
             golden::check(&format!("summary/{name}.txt"), &format!("{view}\n"));
             reports::check_of("run", &format!("report_v1/{name}.json"), &view.body(), &view.errors());
+        }
+    }
+
+    #[test]
+    fn a_job_is_as_the_worst_of_its_exports() {
+        let allowed = ExportReport { truncation_allowed: true, ..samples::truncated() };
+        let unrecorded = ExportError::new(ExportErrorKind::DestinationUnavailable, "writing the record");
+        let (whole, none) = (samples::report(), BTreeSet::new());
+        let asked = BTreeSet::from(["public.orders".to_owned()]);
+        let cut = "TRUNCATED: 1 of 2 exports cut short by a cap; exit";
+        for (job, limited, status, heading) in [
+            (report(Ok(whole.clone())), &asked, JobVerdict::Complete, "complete: 2 exports".to_owned()),
+            (report(Ok(samples::truncated())), &none, JobVerdict::Truncated, format!("{cut} 3")),
+            (report(Ok(allowed.clone())), &none, JobVerdict::Truncated, format!("{cut} 0")),
+            (
+                report(Ok(allowed)),
+                &asked,
+                JobVerdict::Truncated,
+                "the first rows of 1 of 2 exports, as asked; there are more".to_owned(),
+            ),
+            (
+                JobReport { record: Err(unrecorded), ..report(Ok(whole)) },
+                &none,
+                JobVerdict::Incomplete,
+                "incomplete: 2 exports, and no record of the run; exit 21".to_owned(),
+            ),
+        ] {
+            let view = JobSummary::new(&job, limited);
+            assert_eq!((view.status(), view.heading()), (status, heading));
+            assert_eq!(view.truncations().len(), usize::from(view.heading().starts_with(cut)));
         }
     }
 
@@ -428,7 +513,7 @@ mod tests {
             for kind in kinds {
                 job.exports.extend(report(failed(*kind)).exports.pop());
             }
-            assert_eq!(JobSummary::new(&job).body().retryable, retryable, "{kinds:?}");
+            assert_eq!(JobSummary::new(&job, &BTreeSet::new()).body().retryable, retryable, "{kinds:?}");
         }
     }
 }

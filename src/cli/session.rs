@@ -65,7 +65,7 @@ impl Front {
             ReportForm::Text
                 if self.quiet && report.status == RunStatus::Truncated && truncation != Truncation::Asked =>
             {
-                self.screen.line(&summary::truncation(report, exit_code));
+                self.screen.line(&summary::truncation(&report.relation, report, exit_code));
             }
             ReportForm::Text if self.quiet => {}
             ReportForm::Text => self.tell(&summary::text(report, truncation)),

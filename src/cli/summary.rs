@@ -130,9 +130,9 @@ fn source_cost(cost: &SourceCost) -> String {
     words.join(", ")
 }
 
-/// The one line that even `-q` shows.
-pub(crate) fn truncation(report: &ExportReport, exit_code: u8) -> String {
-    format!("TRUNCATED: {}: {}", report.relation, cap(report, exit_code))
+/// The one line that even `-q` shows. `name` is what people call the export.
+pub(crate) fn truncation(name: &str, report: &ExportReport, exit_code: u8) -> String {
+    format!("TRUNCATED: {name}: {}", cap(report, exit_code))
 }
 
 /// `first 10,000 rows of at least 10,001 by key (id), tier free; exit 3`.

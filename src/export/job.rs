@@ -54,6 +54,8 @@ pub struct JobRequest {
 pub struct JobExport {
     /// What people call it.
     pub name: String,
+    /// Whether the first rows are asked for and nothing else (`limit`), so that others are not missed.
+    pub limited: bool,
     /// What is asked for.
     pub request: ExportRequest,
 }
@@ -176,7 +178,7 @@ async fn begun(
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
     let may_be_posted = job.exports.iter().any(|export| export.request.external.is_some());
     let mut parts = Vec::new();
-    for JobExport { name, request } in job.exports {
+    for JobExport { name, request, .. } in job.exports {
         let opened = unless_cancelled(&cancel, open(&request)).await;
         parts.push(JobPart {
             name,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use crate::support::job::no_sessions_left;
 use crate::support::night::{Night, PAIRS, THREE, foreign_keys, shop, three};
 use crate::support::pg::{Pg, pg};
-use crate::support::run::{Stop, outhaul};
+use crate::support::run::{Run, Stop, outhaul};
 use crate::support::{eventually, manifest, within};
 
 /// Writes parents and then their children, each pair in a transaction of its own, until it is dropped.
@@ -321,6 +321,49 @@ async fn a_dry_run_shows_every_plan_and_writes_nothing() {
     let schema = outhaul(["run", "--schema"]).run().await.expect(0);
     let schema: Value = serde_json::from_slice(&schema.stdout).unwrap();
     assert!(schema["properties"]["export"]["items"]["properties"]["max_rows"].is_object());
+}
+
+/// A job of the tables `a` and `b`, run as somebody runs it who asks for no report: `more` is what `a` has besides.
+async fn by_hand(pg: &Pg, more: &str, args: &[&str]) -> Run {
+    let one = |table: &str, more: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n{more}\n");
+    let night = Night::new(&format!("{}{}", one("a", more), one("b", "")));
+    let job = night.folder.path().join("job.toml");
+    let fixed = ["run", job.to_str().unwrap(), "--from", &pg.url, "--progress", "none"];
+    outhaul(fixed.iter().chain(args)).run().await
+}
+
+#[tokio::test]
+async fn a_truncated_export_is_never_called_complete() {
+    let pg = pg(18).await;
+    let keyed = |table: &str| {
+        format!("create table {table} (id int primary key); insert into {table} select generate_series(1, 100);")
+    };
+    pg.batch(&format!("{}{} analyze", keyed("a"), keyed("b"))).await;
+    let cut = "1 of 2 exports cut short by a cap";
+    let asked = "the first rows of 1 of 2 exports, as asked; there are more\n".to_owned();
+    let quiet = |code: u8| format!("TRUNCATED: a: first 10 rows of at least 11 by key (id); exit {code}\n");
+    for (more, code, headline, whisper) in [
+        ("max_rows = 10", 3, format!("TRUNCATED: {cut}; exit 3\n"), quiet(3)),
+        ("max_rows = 10\nallow_truncated = true", 0, format!("TRUNCATED: {cut}; exit 0\n"), quiet(0)),
+        ("limit = 10", 0, asked, String::new()),
+        ("", 0, "complete: 2 exports\n".to_owned(), String::new()),
+    ] {
+        let told = by_hand(&pg, more, &[]).await.expect(code);
+        let text = String::from_utf8(told.stdout).unwrap();
+        assert!(text.starts_with(&headline), "{more}: {text}");
+        let hushed = by_hand(&pg, more, &["-q"]).await.expect(code);
+        assert_eq!((hushed.stderr.as_str(), hushed.stdout.as_slice()), (whisper.as_str(), &b""[..]), "{more}");
+        let json = by_hand(&pg, more, &["-q", "--report", "json"]).await.expect(code);
+        let status = if more.is_empty() { "complete" } else { "truncated" };
+        assert_eq!((&json.report["status"], json.stderr.as_str()), (&status.into(), ""), "{more}");
+        assert_eq!(json.report["exports"][0]["status"], status, "{more}");
+    }
+    // What failed is worse, and what was cut short is told beside it.
+    pg.batch("drop table b").await;
+    let failed = by_hand(&pg, "max_rows = 10", &["-q"]).await.expect(13);
+    assert!(failed.stderr.contains(&quiet(3)) && failed.stderr.contains("b: error: "), "{}", failed.stderr);
+    let json = by_hand(&pg, "max_rows = 10", &["--report", "json"]).await.expect(13);
+    assert_eq!(json.report["status"], "incomplete");
 }
 
 #[tokio::test]

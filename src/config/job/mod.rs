@@ -198,8 +198,8 @@ impl JobFile {
                         request.source = Arc::clone(source);
                         request.commit.run_id_given = run_id_given;
                         self.share_names(&mut request, place);
+                        exports.push((JobExport { name, limited: options.limited, request }, written));
                         front.get_or_insert(options);
-                        exports.push((JobExport { name, request }, written));
                     }
                     Err(ConfigErrors(mistakes)) => {
                         // What stands in the defaults is wrong for each of them, and told once.
