@@ -12,11 +12,11 @@ use super::looks::Looks;
 use super::progress::{Progress, View};
 use super::report::ReportForm;
 use super::run_plan::PlannedJob;
-use super::run_view::{JobVerdict, JobSummary, JobTotals};
+use super::run_view::{JobSummary, JobTotals, JobVerdict};
 use super::screen::stdout_answer;
 use super::session::{Front, by_signal};
 use super::summary::Failure;
-use super::{CommandContext, args, engine, exit, export_cmd, printable};
+use super::{CommandContext, args, engine, exit, export_cmd, printable, refuse};
 use crate::base::telemetry::{self, Outcome};
 use crate::config::job::{JobChoice, JobFile, schema};
 use crate::config::{ConfigErrors, FrontOptions};
@@ -32,14 +32,21 @@ pub(super) async fn run(matches: &ArgMatches, context: &CommandContext) -> u8 {
             Err(error) => context.fail(&ExportError::internal("writing the schema").with_source(error)),
         };
     }
-    let loaded = match load(matches, context).await {
-        Ok(loaded) => loaded,
-        Err(NoJob::Config(errors)) => return context.refuse(&errors),
-        Err(NoJob::Source(error)) => return context.fail(&error),
+    let path = matches.get_one::<String>("job").map_or("", String::as_str);
+    let environment = &context.environment;
+    let read = JobFile::read(Path::new(path), environment);
+    let (people, file) = match read.and_then(|file| Ok((file.front(args::flags(matches), environment)?, file))) {
+        Ok(known) => known,
+        Err(errors) => return context.refuse(&errors),
     };
-    let (mut job, options) = loaded;
-    context.start_logs(Looks::of(options.color, options.log_format));
-    let front = export_cmd::front(&options, context);
+    // Before anything else can fail: a scheduler reads the report of a job that did not begin too.
+    context.start_logs(Looks::of(people.color, people.log_format));
+    let front = export_cmd::front(&people, context);
+    let (mut job, options) = match load(&file, matches, context).await {
+        Ok(loaded) => loaded,
+        Err(NoJob::Config(errors)) => return refuse(&errors, &front.reporter, &front.screen),
+        Err(NoJob::Source(error)) => return front.fail(&Failure::early(&error)),
+    };
     if front.view == View::Json {
         return front.fail(&Failure::early(&no_json_events()));
     }
@@ -71,11 +78,13 @@ enum NoJob {
     Source(ExportError),
 }
 
-/// Reads the job file, and asks the source which tables there are where the file has patterns.
-async fn load(matches: &ArgMatches, context: &CommandContext) -> Result<(JobRequest, FrontOptions), NoJob> {
-    let path = matches.get_one::<String>("job").map_or("", String::as_str);
+/// Makes the job of its file, and asks the source which tables there are where the file has patterns.
+async fn load(
+    file: &JobFile,
+    matches: &ArgMatches,
+    context: &CommandContext,
+) -> Result<(JobRequest, FrontOptions), NoJob> {
     let (flags, environment) = (args::flags(matches), &context.environment);
-    let file = JobFile::read(Path::new(path), environment).map_err(NoJob::Config)?;
     let source = file.source(flags.clone(), environment).map_err(NoJob::Config)?;
     let listed = if file.has_patterns() {
         let listing = async {

@@ -194,5 +194,6 @@ fn the_example_is_what_the_schema_and_the_reader_take() {
     let wrong: serde_json::Value = toml::from_str(&text.replace("[defaults]", "[defaults]\nfromat = 'csv'")).unwrap();
     assert!(!validator.is_valid(&wrong));
     let environment = Environment::of([], [("/job.toml", text)]);
-    assert!(JobFile::read(Path::new("/job.toml"), &environment).is_ok());
+    let file = JobFile::read(Path::new("/job.toml"), &environment).unwrap();
+    assert!(file.source(vec![("from", vec![URL.to_owned()])], &environment).is_ok());
 }

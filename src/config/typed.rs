@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 mod commands;
 
-pub(super) use commands::source_of;
 pub(crate) use commands::{Resumption, duration, load_connection, load_keep, load_resume, load_settings, load_worker};
+pub(super) use commands::{front_of, source_of};
 
 pub use super::front::{ColorKind, FrontOptions, ProgressKind, ReportKind};
 use super::options::{Given, OPTIONS, OptionInfo};

@@ -366,6 +366,57 @@ async fn a_truncated_export_is_never_called_complete() {
     assert_eq!(json.report["status"], "incomplete");
 }
 
+/// A job file that says how people hear of it, and what the last night left in its report file.
+struct Told {
+    folder: tempfile::TempDir,
+}
+
+impl Told {
+    fn new(defaults: &str, export: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let report = folder.path().join("report.json");
+        std::fs::write(&report, "{\"status\":\"complete\"}\n").unwrap();
+        let how = format!("report = 'json'\nreport_file = '{}'\nlog_format = 'json'\n", report.display());
+        let text = format!("[defaults]\n{how}{defaults}\n[[export]]\n{export}\n");
+        std::fs::write(folder.path().join("job.toml"), text).unwrap();
+        Self { folder }
+    }
+
+    async fn run(&self, args: &[&str]) -> Run {
+        let job = self.folder.path().join("job.toml");
+        outhaul(["run", job.to_str().unwrap()].iter().chain(args)).run().await
+    }
+
+    fn report(&self) -> Value {
+        serde_json::from_slice(&std::fs::read(self.folder.path().join("report.json")).unwrap()).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn a_job_that_fails_before_it_begins_is_told_as_its_file_says() {
+    let down = "from = 'postgres://nobody@127.0.0.1:1/none'\nto = './out/{table}'";
+    for (defaults, export, code) in [
+        (down.to_owned(), "table = 'public.*'", 11),
+        // What is known to be wrong only once all of the file is understood.
+        (down.to_owned(), "table = 'public.a'\nformat = 'cvs'", 2),
+        (format!("{down}\nmax_duration = 'soon'"), "table = 'public.a'", 2),
+        (format!("{down}\nfromat = 'csv'"), "table = 'public.a'", 2),
+        (format!("{down}\nprogress = 'loud'"), "table = 'public.a'", 2),
+    ] {
+        let told = Told::new(&defaults, export);
+        let run = told.run(&[]).await.expect(code);
+        assert_eq!((&run.report["exit_code"], &run.report["status"]), (&code.into(), &"failed".into()), "{export}");
+        assert_eq!(told.report(), run.report, "{export}");
+        let records = run.stderr.lines().all(|line| serde_json::from_str::<Value>(line).is_ok());
+        assert!(records && !run.stderr.is_empty(), "{export}: {}", run.stderr);
+        // A flag goes before the file.
+        let told = Told::new(&defaults, export);
+        let run = told.run(&["--report", "text", "--log-format", "text"]).await.expect(code);
+        assert_eq!((run.stdout.as_slice(), &told.report()["exit_code"]), (&b""[..], &code.into()), "{export}");
+        assert!(run.stderr.starts_with("error: "), "{export}: {}", run.stderr);
+    }
+}
+
 #[tokio::test]
 async fn a_tilde_in_a_job_file_is_one_folder_for_parts_and_records() {
     let pg = pg(15).await;

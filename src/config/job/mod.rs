@@ -1,6 +1,7 @@
 //! A job file: several exports of one run, each with the options of `outhaul export` under their own names.
 
 mod incremental;
+mod people;
 mod reader;
 pub(crate) mod schema;
 
@@ -64,6 +65,8 @@ pub(crate) struct JobFile {
     defaults: Layer,
     exports: Vec<ExportTable>,
     tiers: BTreeMap<String, String>,
+    /// What is wrong with its form.
+    mistakes: Vec<ConfigError>,
 }
 
 /// One `[[export]]`.
@@ -105,10 +108,11 @@ pub(crate) fn is_default(option: &OptionInfo) -> bool {
 }
 
 impl JobFile {
-    /// Reads a job file.
+    /// Reads a job file. Mistakes of its form are told by [`JobFile::source`]: what it says of how people hear of them is
+    /// known by then.
     ///
     /// # Errors
-    /// All mistakes of its form at once.
+    /// It cannot be read.
     pub(crate) fn read(path: &Path, environment: &Environment) -> Result<Self, ConfigErrors> {
         let text = environment.read(path).map_err(|error| {
             let what = format!("cannot read the job file {}: {}", path.display(), voice::plain(&error.to_string()));
@@ -120,7 +124,7 @@ impl JobFile {
             let what = format!("{}: there is no [[export]]", path.display());
             reader.errors.push(ConfigError::new(what, "config/job.example.toml shows what a job file has"));
         }
-        if reader.errors.is_empty() { Ok(file) } else { Err(ConfigErrors(reader.errors)) }
+        Ok(Self { mistakes: reader.errors, ..file })
     }
 
     /// Whether the source has to say which tables there are.
@@ -131,12 +135,15 @@ impl JobFile {
     /// Where all exports read.
     ///
     /// # Errors
-    /// All mistakes of the connection at once.
+    /// All mistakes of the file's form, or else of the connection, at once.
     pub(crate) fn source(
         &self,
         flags: Vec<(&'static str, Vec<String>)>,
         environment: &Environment,
     ) -> Result<Arc<dyn Source>, ConfigErrors> {
+        if !self.mistakes.is_empty() {
+            return Err(ConfigErrors(self.mistakes.clone()));
+        }
         let mut settings = self.defaults.clone();
         settings.retain(|key, _| of_connection().any(|option| option.key == *key));
         let (raw, errors) = Raw::of_job(settings, &self.tiers, flags, environment);

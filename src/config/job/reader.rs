@@ -50,6 +50,7 @@ impl Reader<'_> {
             defaults: Layer::new(),
             exports: Vec::new(),
             tiers: BTreeMap::new(),
+            mistakes: Vec::new(),
         };
         let document = match DeTable::parse(self.text) {
             Ok(document) => document,

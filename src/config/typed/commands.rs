@@ -8,8 +8,8 @@ use super::Settings;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::base::telemetry::LogFormat;
 use crate::config::front::{ColorKind, FrontOptions};
-use crate::config::options::{of_connection, of_keep, of_resume, of_worker};
-use crate::config::raw::Raw;
+use crate::config::options::{Given, Heading, OPTIONS, of_connection, of_keep, of_resume, of_worker};
+use crate::config::raw::{Raw, default_of};
 use crate::config::{ConfigError, ConfigErrors, Environment, connection, contradictions, protect, value};
 use crate::export::outside::Outside;
 use crate::model::{CredentialCommand, ProtectKeyPlace, StdinRule};
@@ -136,6 +136,26 @@ pub(crate) fn load_resume(
     let asked = Resumption { readers, aws_credential_command, external, protect_key };
     let resume = settings.source.take().zip(settings.front()).map(|(source, front)| (source, asked, front));
     settings.end(resume)
+}
+
+/// What people see of a command, of what was read already. A mistake counts as the default: whoever reads the rest tells it
+/// with all others.
+///
+/// # Errors
+/// An option has no default.
+pub(in crate::config) fn front_of(raw: Raw) -> Result<FrontOptions, ConfigErrors> {
+    let mut given = Given::default();
+    for option in OPTIONS.iter().filter(|option| option.heading == Heading::People) {
+        let Some(set) = option.set else { continue };
+        let written = raw.get(option.key).map(|setting| setting.values.clone()).unwrap_or_default();
+        for value in default_of(option).into_iter().chain(written) {
+            // What is refused takes nothing away.
+            let _ = set(&mut given, &value);
+        }
+    }
+    let mut settings = Settings { raw, given, source: None, errors: Vec::new() };
+    let front = settings.front();
+    settings.end(front)
 }
 
 /// A length of time as options have it.
