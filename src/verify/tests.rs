@@ -263,6 +263,23 @@ async fn objects_that_no_manifest_names_are_found() {
     write(&destination, &manifest).await;
     let beside = "part-00000-000-00000000.csv: no manifest names it (1 byte)";
     assert_eq!(findings(&destination, false).await, [in_data, beside]);
+    let in_folders = "_dt=1/c=x/part-00000-000-00000000.csv";
+    destination.put(in_folders, "x".into(), "text/csv").await.unwrap();
+    let in_folders = format!("{in_folders}: no manifest names it (1 byte)");
+    assert_eq!(findings(&destination, false).await, [in_folders.as_str(), in_data, beside]);
+}
+
+#[tokio::test]
+async fn what_readers_pass_over_is_no_stranger() {
+    let (destination, _) = committed("hidden", Format::Csv, Compression::None).await;
+    for hidden in
+        ["data/.nfs000a", "data/.DS_Store", "data/dt=1/_temporary", "data/.snapshot/x=1/part", "data/_tmp/part"]
+    {
+        destination.put(hidden, "x".into(), "text/csv").await.unwrap();
+    }
+    assert_eq!(findings(&destination, false).await, [""; 0]);
+    destination.put("data/_dt=1/part", "x".into(), "text/csv").await.unwrap();
+    assert_eq!(findings(&destination, false).await, ["data/_dt=1/part: no manifest names it (1 byte)"]);
 }
 
 #[tokio::test]
