@@ -29,7 +29,9 @@ use crate::model::{
 use crate::store::error::StoreFault;
 use crate::store::owner::owner;
 use crate::store::stream::{STREAM, StreamSink};
-use crate::store::{Destination, Journal, StoreOptions, Take, check_address, check_objects, check_scheme, shown};
+use crate::store::{
+    Destination, Journal, StoreOptions, Take, check_address, check_objects, check_scheme, file_name, shown,
+};
 
 /// Where a run writes.
 #[derive(Debug)]
@@ -188,7 +190,9 @@ pub(crate) fn locate(url: &str, single_file: bool) -> Result<(&str, Placement), 
         let message = format!("--single-file needs the name of a file, and {} has none", shown(url));
         return Err(ExportError::new(ExportErrorKind::Usage, message));
     }
-    Ok((folder, Placement::Single { name: name.to_owned() }))
+    // As its folder is read, so that the URL that a report shows names the same file.
+    let name = if url.starts_with("file://") { file_name(url, name)? } else { name.to_owned() };
+    Ok((folder, Placement::Single { name }))
 }
 
 /// Builds the manifest from the receipts and commits it.
@@ -368,5 +372,27 @@ pub(crate) fn report_of(
         watermark: manifest.watermark.as_ref().map(WatermarkReport::from),
         already_committed,
         truncation_allowed: false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_of_a_single_file_is_decoded_where_its_folder_is() {
+        for (url, folder, name) in [
+            ("file:///a%20b/my%20file.csv", "file:///a%20b", "my file.csv"),
+            ("file:///out/100%25.csv", "file:///out", "100%.csv"),
+            ("/out/100%25.csv", "/out", "100%25.csv"),
+            ("/out/100%.csv", "/out", "100%.csv"),
+            ("s3://bucket/a%20b.csv", "s3://bucket", "a%20b.csv"),
+        ] {
+            let named = (folder, Placement::Single { name: name.into() });
+            assert_eq!(locate(url, true).unwrap(), named, "{url}");
+        }
+        for url in ["file:///out/a%2Fb.csv", "file:///out/a%00.csv", "file:///out/%ff.csv", "file:///out/100%.csv"] {
+            assert_eq!(locate(url, true).unwrap_err().kind, ExportErrorKind::Usage, "{url}");
+        }
     }
 }

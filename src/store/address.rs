@@ -198,6 +198,18 @@ fn absolute(path: &str) -> Result<PathBuf, StoreError> {
     Ok(resolved)
 }
 
+/// What a file is called whose name stands at the end of a `file://` URL.
+///
+/// # Errors
+/// [`StoreFault::Configuration`] where no file can be called so.
+pub(crate) fn file_name(url: &str, encoded: &str) -> Result<String, StoreError> {
+    let name = percent_decode(encoded).filter(|name| !name.contains(['/', '\0']));
+    name.ok_or_else(|| {
+        let why = "the file's name is not percent-encoded UTF-8, or has a slash or a NUL in it";
+        StoreError::new("opening destination", shown(url), StoreFault::Configuration, why)
+    })
+}
+
 /// The path that a local destination's URL names; `None` where it is elsewhere.
 pub(crate) fn local_path(url: &str) -> Option<String> {
     percent_decode(url.strip_prefix("file://")?)

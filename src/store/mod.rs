@@ -33,7 +33,7 @@ pub(crate) mod stream;
 mod temporary;
 mod writer;
 
-pub(crate) use address::{canonical_url, check_address, check_scheme, local_path, shown};
+pub(crate) use address::{canonical_url, check_address, check_scheme, file_name, local_path, shown};
 pub use attempt_seed::AttemptSeed;
 pub(crate) use chunks::{UPLOAD_CHUNK_BYTES_MAX, UPLOAD_CHUNK_BYTES_MIN};
 pub(crate) use credential_words::credentials_by;

@@ -116,6 +116,7 @@ mod service_tokens;
 mod service_webhooks;
 mod service_workers;
 mod shape;
+mod single_files;
 mod special_inputs;
 mod store;
 mod store_faults;
