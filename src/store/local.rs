@@ -4,7 +4,7 @@
 //! visible at once.
 
 use std::collections::BTreeSet;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read};
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt as _, FileExt as _};
 use std::path::{Path, PathBuf};
@@ -24,6 +24,7 @@ use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::local_removal::remove_folder;
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::base::cpu::TaskLost;
+use crate::base::failpoint;
 use crate::base::spare::Spares;
 use crate::base::words::counted;
 
@@ -209,28 +210,24 @@ impl Folder {
     fn try_create(&self, path: &str, bytes: &Bytes) -> io::Result<CreateOutcome> {
         let (folder, name) = self.make_parent(path)?;
         let temporary = Temporary::write(&folder, name, bytes)?;
-        match folder.hard_link(&temporary.name, &folder, name) {
-            Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                return Ok(CreateOutcome::Exists);
+        let linked = if failpoint::off("hard-links") {
+            Err(ErrorKind::Unsupported.into())
+        } else {
+            folder.hard_link(&temporary.name, &folder, name)
+        };
+        let created = match linked {
+            Ok(()) => {
+                drop(temporary);
+                CreateOutcome::Created
             }
-            Err(error) if cannot_link(&error) => match new_file(&folder, name) {
-                // Exclusive, but not atomic in its content: a crash leaves half a file, which the caller's read back
-                // and every later reader refuse.
-                Ok(mut file) => {
-                    file.write_all(bytes)?;
-                    file.sync_all()?;
-                }
-                Err(error) if error.kind() == ErrorKind::AlreadyExists => {
-                    return Ok(CreateOutcome::Exists);
-                }
-                Err(error) => return Err(error),
-            },
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => CreateOutcome::Exists,
+            Err(error) if cannot_link(&error) => temporary.rename_new(name, bytes)?,
             Err(error) => return Err(error),
+        };
+        if created == CreateOutcome::Created {
+            sync(&folder)?;
         }
-        drop(temporary);
-        sync(&folder)?;
-        Ok(CreateOutcome::Created)
+        Ok(created)
     }
 
     pub(super) fn replace(&self, path: &str, bytes: &Bytes, expected: &Version) -> io::Result<ReplaceOutcome> {
