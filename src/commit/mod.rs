@@ -13,6 +13,7 @@ mod existing;
 pub mod model;
 pub(crate) mod placement;
 mod protocol;
+mod record;
 mod recover;
 pub(crate) mod types;
 mod watermark;
@@ -24,7 +25,8 @@ pub use error::ManifestError;
 pub(crate) use existing::{Existing, StartDecision, before_run, look};
 pub use model::Manifest;
 pub use placement::Placement;
-pub(crate) use protocol::{CommitRecord, CommitRules, Committed, commit};
+pub(crate) use protocol::{CommitRules, Committed, commit};
+pub(crate) use record::CommitRecord;
 pub(crate) use recover::{Recovered, recover};
 pub(crate) use wire::crc64nvme_text;
 

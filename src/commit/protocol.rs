@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::stream::{self, StreamExt};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::documents::{Describe, Documents, JSON};
 use super::error::ManifestError;
 use super::existing::{Existing, look};
 use super::model::Manifest;
 use super::placement::{Placement, SUCCESS_PATH};
+use super::record::{CommitRecord, SingleRecord};
 use crate::base::failpoint;
 use crate::model::{OnExisting, StagedObject};
 use crate::store::error::StoreFault;
@@ -54,18 +55,6 @@ pub(crate) struct CommitRules {
     pub(crate) run: Option<(Claim, Journal)>,
 }
 
-/// What a commit is about to do, in the run's journal before it does anything: by it whoever finds the run dead finishes
-/// the commit or takes it back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(crate) struct CommitRecord {
-    /// Of the manifest.
-    pub(crate) nonce: String,
-    /// The parts that become visible.
-    pub(crate) parts: Vec<String>,
-    /// The parts that are removed once the manifest stands.
-    pub(crate) replaced: Vec<String>,
-}
-
 /// A commit that stands.
 #[derive(Debug)]
 pub(crate) struct Committed {
@@ -91,7 +80,7 @@ pub(crate) async fn commit(
 ) -> Result<Committed, ManifestError> {
     let documents = Documents::of(Arc::clone(&manifest), rules.describe).await?;
     let staged = in_part_order(&manifest, staged)?;
-    let run = Commit { destination, manifest: &manifest, documents: &documents, rules };
+    let mut run = Commit { destination, manifest: &manifest, documents: &documents, rules, single: None };
     if run.standing().await.map_err(ManifestState::before)?.must_be_written(&run)? {
         run.begin().await?;
         let success = run.clear_success().await?;
@@ -176,6 +165,8 @@ struct Commit<'a> {
     manifest: &'a Manifest,
     documents: &'a Documents,
     rules: &'a CommitRules,
+    /// A single file, and what stood at its key before it was published.
+    single: Option<SingleRecord>,
 }
 
 impl Commit<'_> {
@@ -201,15 +192,32 @@ impl Commit<'_> {
     }
 
     /// Makes sure that the destination is still ours, and notes what is about to happen there.
-    async fn begin(&self) -> Result<(), ManifestError> {
-        let Some((claim, journal)) = &self.rules.run else { return Ok(()) };
-        claim.check().await.map_err(ManifestError::Owner)?;
+    async fn begin(&mut self) -> Result<(), ManifestError> {
+        self.check_owner().await.map_err(ManifestError::Owner)?;
+        self.single = self.look_at_single().await?;
+        let Some((_, journal)) = &self.rules.run else { return Ok(()) };
         let record = CommitRecord {
             nonce: self.manifest.nonce.clone(),
             parts: self.manifest.parts.iter().map(|part| part.path.clone()).collect(),
             replaced: self.replaced(),
+            single: self.single.clone(),
         };
         journal.record_commit(&record).await.map_err(ManifestError::Owner)
+    }
+
+    /// Looks at the key of a single file. A process of this run that died in its commit has noted what stood there before;
+    /// what stands there now may be what that process published.
+    async fn look_at_single(&self) -> Result<Option<SingleRecord>, ManifestError> {
+        let (Placement::Single { .. }, [part]) = (&self.rules.placement, self.manifest.parts.as_slice()) else {
+            return Ok(None);
+        };
+        if let Some((_, journal)) = &self.rules.run {
+            let noted: Option<CommitRecord> = journal.commit().await.map_err(ManifestError::Owner)?;
+            if let Some(single) = noted.and_then(|record| record.single).filter(|single| single.is_of(part)) {
+                return Ok(Some(single));
+            }
+        }
+        SingleRecord::look(self.destination, part).await.map(Some).map_err(ManifestError::Look)
     }
 
     /// From here on nobody who polls for `_SUCCESS` may take the old one for ours. It is looked for first, so that a
@@ -276,10 +284,11 @@ impl Commit<'_> {
             .map(|index| {
                 let (object, failed) = (staged[index], &failed);
                 async move {
-                    let result = if self.may_overwrite(&object.path) {
-                        self.destination.publish_over(object).await
-                    } else {
-                        self.destination.publish(object).await
+                    let result = match &self.single {
+                        Some(single) if self.may_overwrite(&object.path) => {
+                            self.destination.publish_over(object, single.before.as_deref()).await
+                        }
+                        _ => self.destination.publish(object).await,
                     };
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
                     (object, result)

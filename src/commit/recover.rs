@@ -7,7 +7,7 @@ use super::documents::{Describe, Documents};
 use super::error::ManifestError;
 use super::existing::{Existing, look};
 use super::placement::{Placement, SUCCESS_PATH};
-use super::protocol::CommitRecord;
+use super::record::CommitRecord;
 use crate::store::Destination;
 use crate::store::error::StoreFault;
 

@@ -20,7 +20,7 @@ use super::aws_region;
 use super::connect;
 use super::credential_words::variables;
 use super::error::{StoreError, StoreFault};
-use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
+use super::facts::{CreateOutcome, NameKind, ObjectFacts, ReplaceOutcome, Small, StoreOptions, Version};
 use super::journal::Journal;
 use super::local::Folder;
 use super::object_options::{PartAttributes, check_objects, encrypt};
@@ -387,28 +387,30 @@ impl Destination {
     /// # Errors
     /// [`StoreError`]; the object may be visible all the same, and the call may be repeated.
     pub async fn publish(&self, staged: &StagedObject) -> Result<(), StoreError> {
-        self.publish_as(staged, false).await
+        self.publish_as(staged, NameKind::Unique).await
     }
 
-    /// Like [`Destination::publish`], and a local file at the path is replaced atomically.
+    /// Like [`Destination::publish`], and what stands at the path is replaced, locally atomically too. `before` is the
+    /// stamp of that ([`ObjectFacts::stamp`]), `None` where nothing is there. It is not taken for the staged object, unless
+    /// the store's own checksum says that it has the same bytes.
     ///
     /// # Errors
     /// [`StoreError`].
-    pub async fn publish_over(&self, staged: &StagedObject) -> Result<(), StoreError> {
-        self.publish_as(staged, true).await
+    pub async fn publish_over(&self, staged: &StagedObject, before: Option<&str>) -> Result<(), StoreError> {
+        self.publish_as(staged, NameKind::Shared { before: before.map(str::to_owned) }).await
     }
 
-    async fn publish_as(&self, staged: &StagedObject, over: bool) -> Result<(), StoreError> {
+    async fn publish_as(&self, staged: &StagedObject, kind: NameKind) -> Result<(), StoreError> {
         let object = self.check("publishing", &staged.path)?;
         match (&self.inner.backend, &staged.staging) {
             (_, Staging::Published) => Ok(()),
             (Backend::Local(folder), Staging::Local { file }) => {
                 self.check("publishing", file)?;
-                let (file, path, bytes) = (file.clone(), staged.path.clone(), staged.bytes);
-                folder.run("publishing", object, move |folder| folder.publish(&file, &path, bytes, over)).await
+                let (file, staged) = (file.clone(), staged.clone());
+                folder.run("publishing", object, move |folder| folder.publish(&file, &staged, &kind)).await
             }
             (Backend::Remote(remote), Staging::Multipart { upload_id, chunks }) => {
-                remote.complete(staged, upload_id, chunks).await
+                remote.complete(staged, upload_id, chunks, &kind).await
             }
             _ => Err(elsewhere("publishing", object)),
         }

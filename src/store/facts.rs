@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use bytes::Bytes;
 
 use super::chunks::UPLOAD_CHUNK_BYTES_MIN;
+use crate::model::StagedObject;
 
 /// How objects are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,6 +54,42 @@ pub struct ObjectFacts {
     pub version: Version,
     /// CRC64NVME of the whole object, where the store keeps one.
     pub crc64nvme: Option<u64>,
+    /// When it was written, and which it is, in the store's own words: another text for whatever is written there later. Only
+    /// what comes within one tick of the store's clock, a second or two, may have the same text.
+    pub stamp: String,
+}
+
+impl ObjectFacts {
+    /// Whether the object may have this size and checksum.
+    pub(crate) fn fits(&self, bytes: u64, crc64nvme: u64) -> bool {
+        self.bytes == bytes && self.crc64nvme.is_none_or(|crc| crc == crc64nvme)
+    }
+
+    /// Whether the object is not the one of this stamp, which stood there before.
+    pub(crate) fn is_after(&self, before: Option<&str>) -> bool {
+        before != Some(self.stamp.as_str())
+    }
+}
+
+/// What the name of a staged object tells of an object that stands there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NameKind {
+    /// It is of one attempt: nobody else's object stands there.
+    Unique,
+    /// It is anybody's, and what stands there is replaced. `before` is the stamp of that.
+    Shared { before: Option<String> },
+}
+
+impl NameKind {
+    /// Whether the staged object is what stands at its name, though nobody has said that it was published.
+    pub(super) fn has_published(&self, staged: &StagedObject, there: &ObjectFacts) -> bool {
+        let is_new = match self {
+            Self::Unique => true,
+            // A checksum of the store's own proves the bytes, whoever wrote them.
+            Self::Shared { before } => there.crc64nvme.is_some() || there.is_after(before.as_deref()),
+        };
+        is_new && there.fits(staged.bytes, staged.crc64nvme)
+    }
 }
 
 /// What became of a create-if-absent.

@@ -20,13 +20,14 @@ use tokio::io::AsyncReadExt;
 
 use super::direct::AlignedBuffer;
 use super::error::{StoreError, StoreFault};
-use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::facts::{CreateOutcome, NameKind, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::local_removal::remove_folder;
 use super::temporary::{Temporary, is_temporary, new_file, sync, unswept};
 use crate::base::cpu::TaskLost;
 use crate::base::failpoint;
 use crate::base::spare::Spares;
 use crate::base::words::counted;
+use crate::model::StagedObject;
 
 /// Bytes read at once from a local file.
 const STORE_READ_BYTES: usize = 256 * 1024;
@@ -310,8 +311,13 @@ impl Folder {
 
     pub(super) fn head(&self, path: &str) -> io::Result<Option<ObjectFacts>> {
         let metadata = absent_as_none(self.open_root().and_then(|root| root.metadata(path)))?;
-        let facts =
-            |metadata: Metadata| ObjectFacts { bytes: metadata.len(), version: version(&metadata), crc64nvme: None };
+        let facts = |metadata: Metadata| ObjectFacts {
+            bytes: metadata.len(),
+            version: version(&metadata),
+            crc64nvme: None,
+            // Without the inode: FAT numbers a file anew each time that it is looked up.
+            stamp: format!("{}.{:09}", metadata.mtime(), metadata.mtime_nsec()),
+        };
         Ok(metadata.filter(Metadata::is_file).map(facts))
     }
 
@@ -349,8 +355,9 @@ impl Folder {
     }
 
     /// Moves a staged file to its name. A repeated call after success is fine; a file of somebody else's at that name
-    /// is kept and is [`ErrorKind::AlreadyExists`], unless `over` says to replace it.
-    pub(super) fn publish(&self, staged: &str, path: &str, bytes: u64, over: bool) -> io::Result<()> {
+    /// is kept and is [`ErrorKind::AlreadyExists`], unless the name is shared, where it is replaced.
+    pub(super) fn publish(&self, staged: &str, object: &StagedObject, kind: &NameKind) -> io::Result<()> {
+        let (path, bytes) = (object.path.as_str(), object.bytes);
         let (folder, name) = self.make_parent(path).map_err(|error| match error.kind() {
             ErrorKind::NotADirectory => {
                 io::Error::new(ErrorKind::AlreadyExists, "a file stands where the folder of a part should be")
@@ -359,8 +366,8 @@ impl Folder {
         })?;
         let root = self.open_root()?;
         let Some(metadata) = absent_as_none(root.symlink_metadata(staged))? else {
-            return match absent_as_none(folder.symlink_metadata(name))? {
-                Some(metadata) if metadata.len() == bytes => Ok(()),
+            return match self.head(path)? {
+                Some(there) if kind.has_published(object, &there) => Ok(()),
                 _ => Err(io::Error::new(ErrorKind::NotFound, "the staged file is gone and was not published")),
             };
         };
@@ -368,7 +375,7 @@ impl Folder {
             let text = format!("the staged file has {} of {}", metadata.len(), counted(bytes, "byte"));
             return Err(io::Error::new(ErrorKind::InvalidData, text));
         }
-        if over {
+        if matches!(kind, NameKind::Shared { .. }) {
             root.rename(staged, &folder, name)?;
             return sync(&folder);
         }

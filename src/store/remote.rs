@@ -12,14 +12,14 @@ use object_store::multipart::{MultipartStore, PartId};
 use object_store::path::Path;
 use object_store::signer::{SignedUrlOptions, Signer};
 use object_store::{
-    Attribute, Attributes, Error, GetOptions, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions, PutOptions,
-    PutPayload, UpdateVersion,
+    Attribute, Attributes, Error, GetOptions, GetResult, ObjectStore, ObjectStoreExt, PutMode, PutMultipartOptions,
+    PutOptions, PutPayload, UpdateVersion,
 };
 
 use super::buckets::Buckets;
 use super::connect::{Crc64Header, UploadStarts, request_timeout, retry_budget};
 use super::error::{StoreError, StoreFault};
-use super::facts::{CreateOutcome, ObjectFacts, ReplaceOutcome, Small, Version};
+use super::facts::{CreateOutcome, NameKind, ObjectFacts, ReplaceOutcome, Small, Version};
 use super::object_options::PartAttributes;
 use super::open_uploads::OpenUploads;
 use crate::base::failpoint;
@@ -240,10 +240,12 @@ impl Remote {
         let (key, object) = self.key("looking at", path)?;
         let options = GetOptions { head: true, ..GetOptions::default() };
         let result = absent_as_none(patient("looking at", &object, 0, self.facts.get_opts(&key, options)).await)?;
-        Ok(result.map(|result| ObjectFacts {
-            bytes: result.meta.size,
-            crc64nvme: result.extensions.get::<Crc64Header>().map(|header| header.0),
-            version: Version { e_tag: result.meta.e_tag, generation: result.meta.version },
+        Ok(result.map(|GetResult { meta, extensions, .. }| ObjectFacts {
+            bytes: meta.size,
+            crc64nvme: extensions.get::<Crc64Header>().map(|header| header.0),
+            // The same bytes may have the same `ETag`.
+            stamp: format!("{:?} {:?} {}", meta.e_tag, meta.version, meta.last_modified.to_rfc3339()),
+            version: Version { e_tag: meta.e_tag, generation: meta.version },
         }))
     }
 
@@ -335,6 +337,7 @@ impl Remote {
         staged: &StagedObject,
         upload_id: &String,
         chunks: &[String],
+        kind: &NameKind,
     ) -> Result<(), StoreError> {
         let (key, object) = self.key("publishing", &staged.path)?;
         let ids: Vec<PartId> = chunks.iter().map(|id| PartId { content_id: id.clone() }).collect();
@@ -347,11 +350,7 @@ impl Remote {
         }
         // Its answer may be lost, and a second completion is refused by some stores: what counts is what is there.
         match self.head(&staged.path).await {
-            Ok(Some(facts))
-                if facts.bytes == staged.bytes && facts.crc64nvme.is_none_or(|crc| crc == staged.crc64nvme) =>
-            {
-                Ok(())
-            }
+            Ok(Some(there)) if kind.has_published(staged, &there) => Ok(()),
             _ => Err(error),
         }
     }

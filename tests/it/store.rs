@@ -104,7 +104,7 @@ async fn a_foreign_local_file_is_kept_unless_it_is_to_be_replaced() {
 
     assert_eq!(destination.publish(&staged).await.unwrap_err().fault, StoreFault::Taken);
     assert_eq!(std::fs::read(folder.path().join("orders.csv")).unwrap(), b"theirs");
-    destination.publish_over(&staged).await.unwrap();
+    destination.publish_over(&staged, None).await.unwrap();
     assert_eq!(std::fs::read(folder.path().join("orders.csv")).unwrap(), b"ours");
     destination.publish(&staged).await.unwrap();
     journal.close().await.unwrap();

@@ -56,6 +56,7 @@ pub async fn all(subject: &Subject) {
     conditional_writes(subject).await;
     small_objects(subject).await;
     missing_staging(subject).await;
+    replaced_object(subject).await;
     strange_paths(subject).await;
 }
 
@@ -283,6 +284,28 @@ pub async fn missing_staging(subject: &Subject) {
     destination.put("part", "not ours".into(), TYPE).await.unwrap();
     destination.publish(&staged).await.unwrap_err();
     assert_eq!(destination.read("part").await.unwrap().unwrap().bytes, "not ours");
+}
+
+/// What stands at a name before something is published over it is never taken for that, whatever its size.
+pub async fn replaced_object(subject: &Subject) {
+    let destination = subject.open("replaced");
+    let stamp = async || destination.head("orders").await.unwrap().map(|facts| facts.stamp);
+    destination.put("orders", "theirs".into(), TYPE).await.unwrap();
+    let before = stamp().await;
+    if subject.aborts {
+        let staged = stage(&destination, "orders", &Bytes::from("lost..")).await;
+        destination.discard(&staged).await.unwrap();
+        destination.publish_over(&staged, before.as_deref()).await.unwrap_err();
+        assert_eq!(destination.read("orders").await.unwrap().unwrap().bytes, "theirs");
+    }
+    // A store may tell seconds only, and a file system a little more.
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let staged = stage(&destination, "orders", &Bytes::from("staged")).await;
+    destination.publish_over(&staged, before.as_deref()).await.unwrap();
+    assert_ne!(stamp().await, before);
+    // As where the answer to the first was lost.
+    destination.publish_over(&staged, before.as_deref()).await.unwrap();
+    assert_eq!(destination.read("orders").await.unwrap().unwrap().bytes, "staged");
 }
 
 /// A path cannot leave its destination.

@@ -9,7 +9,7 @@ use crate::commit::test_data::{manifest, memory, open};
 use crate::commit::wire::crc64nvme_text;
 use crate::describe::documents;
 use crate::model::Layout;
-use crate::store::{Journal, PartName};
+use crate::store::{Claim, Journal, PartName, Take};
 use crate::verify::{VerifyOptions, verify};
 
 /// A manifest of its own run, with its parts staged.
@@ -187,7 +187,8 @@ async fn only_reading_back_decides_whose_manifest_stands() {
         let (ours, other) = (ready(&destination, "run-a", 1).await, ready(&destination, "run-b", 2).await);
         let rules = parts_rules(None);
         let documents = Documents::of(Arc::clone(&ours.manifest), documents).await.unwrap();
-        let run = Commit { destination: &destination, manifest: &ours.manifest, documents: &documents, rules: &rules };
+        let manifest = &ours.manifest;
+        let run = Commit { destination: &destination, manifest, documents: &documents, rules: &rules, single: None };
 
         // The store answers "exists" or with an error, and our own bytes are there.
         destination.put("_manifest.json", documents.manifest.clone(), JSON).await.unwrap();
@@ -264,44 +265,88 @@ async fn the_staged_objects_must_be_the_manifests_parts() {
     assert!(visible(&destination).await.is_empty());
 }
 
+fn single_placement() -> Placement {
+    Placement::Single { name: "orders.csv".into() }
+}
+
+fn single_rules(on_existing: OnExisting, previous: Option<Existing>) -> CommitRules {
+    CommitRules { placement: single_placement(), on_existing, previous, run: None, describe: documents }
+}
+
+/// A single file, whose content is the run's name.
+async fn single(destination: &Destination, run: &str) -> Ready {
+    let staged = stage(destination, run, "orders.csv", run).await;
+    let mut manifest = manifest();
+    (manifest.run_id, manifest.nonce) = (run.into(), format!("nonce of {run}"));
+    manifest.parts.truncate(1);
+    let part = &mut manifest.parts[0];
+    (part.path, part.bytes, part.crc64nvme) = (staged.path.clone(), staged.bytes, staged.crc64nvme);
+    Ready { manifest: Arc::new(manifest), staged: vec![staged] }
+}
+
 #[tokio::test]
 async fn a_single_file_has_only_its_manifest_beside_it() {
     let (_folder, destinations) = destinations("single");
     for destination in destinations {
         destination.put("_SUCCESS", "somebody's".into(), JSON).await.unwrap();
-        let placement = Placement::Single { name: "orders.csv".into() };
-        let rules = |on_existing, previous| CommitRules {
-            placement: placement.clone(),
-            on_existing,
-            previous,
-            run: None,
-            describe: documents,
-        };
-        let single = async |run: &str| {
-            let mut ready = ready(&destination, run, 1).await;
-            let mut manifest = (*ready.manifest).clone();
-            manifest.parts.truncate(1);
-            manifest.parts[0].path = "orders.csv".into();
-            ready.staged = vec![stage(&destination, run, "orders.csv", run).await];
-            manifest.parts[0].bytes = ready.staged[0].bytes;
-            manifest.parts[0].crc64nvme = ready.staged[0].crc64nvme;
-            ready.manifest = Arc::new(manifest);
-            ready
-        };
-
-        single("run-a").await.commit(&destination, &rules(OnExisting::Fail, None)).await.unwrap();
+        let (fresh, commit) = (single_rules(OnExisting::Fail, None), async |run: &str, rules: &CommitRules| {
+            single(&destination, run).await.commit(&destination, rules).await
+        });
+        commit("run-a", &fresh).await.unwrap();
         let wanted = ["_SUCCESS", "orders.csv", "orders.csv.manifest.json"];
         assert_eq!(visible(&destination).await, wanted);
 
-        let previous = look(&destination, &placement).await.unwrap();
-        single("run-b").await.commit(&destination, &rules(OnExisting::Replace, previous)).await.unwrap();
+        let previous = look(&destination, &single_placement()).await.unwrap();
+        commit("run-b", &single_rules(OnExisting::Replace, previous)).await.unwrap();
         assert_eq!(visible(&destination).await, wanted);
         assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "run-b");
         assert_eq!(destination.read("_SUCCESS").await.unwrap().unwrap().bytes, "somebody's");
 
-        let error = single("run-c").await.commit(&destination, &rules(OnExisting::Fail, None)).await.unwrap_err();
+        let error = commit("run-c", &fresh).await.unwrap_err();
         assert!(matches!(error, ManifestError::Taken { .. }), "{error}");
         assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "run-b");
+    }
+}
+
+/// The old file has as many bytes as the new one was to have.
+#[tokio::test]
+async fn a_single_file_that_could_not_be_replaced_is_not_taken_for_the_new_one() {
+    let (_folder, destinations) = destinations("single-refused");
+    for destination in destinations {
+        single(&destination, "run-a").await.commit(&destination, &single_rules(OnExisting::Fail, None)).await.unwrap();
+        let before = contents(&destination).await;
+        let previous = look(&destination, &single_placement()).await.unwrap();
+        let new = single(&destination, "run-b").await;
+        destination.discard(&new.staged[0]).await.unwrap();
+        let error = new.commit(&destination, &single_rules(OnExisting::Replace, previous)).await.unwrap_err();
+        assert!(matches!(error, ManifestError::Publish(_)), "{error}");
+        assert_eq!(contents(&destination).await, before);
+    }
+}
+
+/// Lets the clock go on by more than a file system's times differ by.
+async fn later() {
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+/// What a process has published that died before its manifest is not what stood there before.
+#[tokio::test]
+async fn a_single_file_is_committed_by_the_second_process_of_its_run() {
+    let (_folder, destinations) = destinations("single-again");
+    for destination in destinations {
+        destination.put("orders.csv", "as long".into(), "text/csv").await.unwrap();
+        later().await;
+        let new = single(&destination, "run-new").await;
+        let claim = Claim::take(&destination, &single_placement().owner_path(), "run-new", Take::Free).await.unwrap();
+        let run = Some((claim, Journal::new(destination.clone(), "run-new")));
+        let rules = CommitRules { run, ..single_rules(OnExisting::Replace, None) };
+        let documents = Documents::of(Arc::clone(&new.manifest), documents).await.unwrap();
+        let (manifest, rules) = (&new.manifest, &rules);
+        let mut died = Commit { destination: &destination, manifest, documents: &documents, rules, single: None };
+        died.begin().await.unwrap();
+        died.publish(&[&new.staged[0]], &mut Vec::new()).await.unwrap();
+        new.commit(&destination, rules).await.unwrap();
+        assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "run-new");
     }
 }
 
