@@ -83,6 +83,7 @@ pub(crate) async fn commit(
     let mut run = Commit { destination, manifest: &manifest, documents: &documents, rules, single: None };
     if run.standing().await.map_err(ManifestState::before)?.must_be_written(&run)? {
         run.begin().await?;
+        failpoint::reach("noted").await;
         let success = run.clear_success().await?;
         if let Err(error) = run.publish_and_write(&staged).await {
             run.restore_success(success, &error).await;
@@ -332,7 +333,23 @@ impl Commit<'_> {
             _ => Some(HashSet::new()),
         };
         let Some(named) = named else { return begun.len() };
-        self.delete(begun.iter().filter(|path| !named.contains(*path)).cloned().collect()).await.len()
+        let mut left = 0;
+        let mut paths = Vec::new();
+        for path in begun.iter().filter(|path| !named.contains(*path)) {
+            match self.is_published(path).await {
+                Ok(true) => paths.push(path.clone()),
+                Ok(false) => {}
+                Err(_) => left += 1,
+            }
+        }
+        left + self.delete(paths).await.len()
+    }
+
+    /// Whether what stands at a part's name, if anything does, is ours. At the key of a single file may be what stood there
+    /// before, which nothing has replaced.
+    async fn is_published(&self, path: &str) -> Result<bool, StoreError> {
+        let Some(single) = &self.single else { return Ok(true) };
+        Ok(self.destination.head(path).await?.is_some_and(|there| single.is(&there)))
     }
 
     /// The parts that the standing manifest names: a process that was overtaken may have written it, and they are those of

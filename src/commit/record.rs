@@ -1,9 +1,9 @@
-//! What a commit notes before it does anything.
+//! What a commit notes before it does anything, and by what a single file of its own is told from another one.
 
 use serde::{Deserialize, Serialize};
 
 use super::model::PartEntry;
-use crate::store::{Destination, StoreError};
+use crate::store::{Destination, ObjectFacts, StoreError};
 
 /// What a commit is about to do, in the run's journal before it does anything: by it whoever finds the run dead finishes
 /// the commit or takes it back.
@@ -26,8 +26,15 @@ pub(crate) struct CommitRecord {
 pub(crate) struct SingleRecord {
     bytes: u64,
     crc64nvme: u64,
-    /// The stamp of what stood at the key; `None` where nothing did.
+    /// The stamp of what stood at the key ([`ObjectFacts::stamp`]); `None` where nothing did.
     pub(super) before: Option<String>,
+}
+
+impl CommitRecord {
+    /// Whether an object that is found at `path` is one that the commit made visible, and not what stood there before.
+    pub(crate) fn may_have_made(&self, path: &str, there: &ObjectFacts) -> bool {
+        self.single.as_ref().is_none_or(|single| single.is(there) || !self.parts.iter().any(|part| part == path))
+    }
 }
 
 impl SingleRecord {
@@ -40,5 +47,10 @@ impl SingleRecord {
     /// Whether it is of this part.
     pub(super) fn is_of(&self, part: &PartEntry) -> bool {
         (self.bytes, self.crc64nvme) == (part.bytes, part.crc64nvme)
+    }
+
+    /// Whether the object that stands at the key is this one.
+    pub(super) fn is(&self, there: &ObjectFacts) -> bool {
+        there.fits(self.bytes, self.crc64nvme) && there.is_after(self.before.as_deref())
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Recovered {
 /// Finishes or takes back the commit that `record` was about to make, or, where there is none, removes whatever of `begun`
 /// became visible before its commit.
 ///
-/// What a manifest names is never removed. A manifest that stands gets back the `_SUCCESS` that the dead commit removed.
+/// What a manifest names is never removed, nor what stood at the key of a single file before. A manifest that stands gets back the `_SUCCESS` that the dead commit removed.
 ///
 /// # Errors
 /// [`ManifestError`]; the call may be repeated.
@@ -46,7 +46,7 @@ pub(crate) async fn recover(
     for path in mine.chain(begun).filter(|path| !named.contains(path.as_str())) {
         // Looked for first: the role that exports may not delete, and most are not there.
         let there = match destination.head(path).await {
-            Ok(facts) => facts.is_some(),
+            Ok(facts) => facts.is_some_and(|facts| record.is_none_or(|record| record.may_have_made(path, &facts))),
             // Behind a link that leads away, or a file where a folder was, is nothing that the run has made.
             Err(error) if error.fault == StoreFault::Configuration => false,
             Err(error) => return Err(ManifestError::Look(error)),

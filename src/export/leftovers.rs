@@ -224,8 +224,10 @@ impl DeadRun {
     /// The destination fails.
     pub(crate) async fn remains(&self, destination: &Destination) -> Result<Remains, ExportError> {
         let mut remains = Remains { staged: self.journal.staged().await?, ..Remains::default() };
-        for path in self.visible_early().iter().chain(self.commit.iter().flat_map(|commit| &commit.parts)) {
-            if destination.head(path).await?.is_some() {
+        let commit = self.commit.as_ref();
+        for path in self.visible_early().iter().chain(commit.iter().flat_map(|commit| &commit.parts)) {
+            let facts = destination.head(path).await?;
+            if facts.is_some_and(|facts| commit.is_none_or(|commit| commit.may_have_made(path, &facts))) {
                 remains.visible.push(destination.object_url(path));
             }
         }

@@ -1,9 +1,10 @@
-//! `--single-file`: its name may need encoding, and its disk may have no hard links.
+//! `--single-file`: its name may be that of somebody else's file, it may need encoding, and its disk may have no hard links.
 
 use crate::support::disk::Disk;
-use crate::support::job::command;
-use crate::support::pg::{Pg, pg};
-use crate::support::run::{Stop, outhaul};
+use crate::support::job::{command, copy, sorted};
+use crate::support::pg::{Pg, both, pg};
+use crate::support::place::Place;
+use crate::support::run::{Outhaul, Stop, outhaul};
 use crate::support::watch::files;
 
 const TABLE: &str = "create table t as select i as id, md5(i::text) as v from generate_series(1, 400) i;
@@ -11,10 +12,87 @@ const TABLE: &str = "create table t as select i as id, md5(i::text) as v from ge
 
 const ARGS: [&str; 7] = ["--table", "t", "--format", "csv", "--csv-header", "off", "--single-file"];
 
+/// What another tool wrote.
+const FOREIGN: &[u8] = b"somebody's\n";
+
 async fn table(version: u32) -> Pg {
     let pg = pg(version).await;
     pg.batch(TABLE).await;
     pg
+}
+
+fn file(place: &Place) -> String {
+    format!("{}/orders.csv", place.url())
+}
+
+/// A destination with a file that no manifest describes.
+async fn occupied(place: Place) -> Place {
+    match &place {
+        Place::Local(_) => {
+            std::fs::create_dir_all(place.folder()).unwrap();
+            std::fs::write(place.folder().join("orders.csv"), FOREIGN).unwrap();
+        }
+        Place::S3(s3) => s3.put("dest/orders.csv", FOREIGN).await,
+    }
+    place
+}
+
+fn replacement(pg: &Pg, place: &Place) -> Outhaul {
+    place.known_to(command(pg, &file(place), &[&ARGS[..], &["--on-existing", "replace"]].concat()))
+}
+
+/// A replacement that is killed once it stands at `at`.
+async fn killed(pg: &Pg, place: &Place, at: &'static str) {
+    let stop = Stop::at(at);
+    let running = replacement(pg, place).stops([&stop]).spawn();
+    running.stands_at(&stop).await;
+    running.signal("KILL").await;
+    assert_eq!(running.wait().await.code, 137);
+}
+
+async fn is_replaced(pg: &Pg, place: &Place) {
+    let there: Vec<String> = place.list().await.into_keys().collect();
+    assert_eq!(there, ["orders.csv", "orders.csv.manifest.json"]);
+    assert!(sorted(&place.get("orders.csv").await) == sorted(&copy(pg, "select * from t").await));
+    place.outhaul(["verify", &file(place), "--read-data"]).run().await.expect(0);
+}
+
+#[tokio::test]
+async fn a_foreign_file_outlives_a_replacement_that_dies_before_it_replaces() {
+    for (version, place) in both().into_iter().zip(Place::both()) {
+        let (pg, place) = (table(version).await, occupied(place).await);
+        killed(&pg, &place, "noted").await;
+        let file = file(&place);
+        let clean = ["clean", &file, "--single-file", "--report", "json"];
+        let planned = place.outhaul([&clean[..], &["--dry-run"]].concat()).run().await.expect(0);
+        let traces = planned.report["report"]["runs"][0]["traces"].as_array().unwrap();
+        assert!(!traces.is_empty() && !traces.contains(&planned.report["report"]["destination"]), "{traces:?}");
+        let cleaned = place.outhaul(clean).run().await.expect(0);
+        assert_eq!(cleaned.report["report"]["runs"][0]["removed"], 0, "{}", cleaned.report);
+        assert_eq!(place.get("orders.csv").await, FOREIGN);
+        assert_eq!(place.list().await.len(), 1, "{:?}", place.list().await);
+
+        killed(&pg, &place, "noted").await;
+        replacement(&pg, &place).run().await.expect(0);
+        is_replaced(&pg, &place).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replacement_that_dies_before_its_manifest_is_resumed_and_cleaned() {
+    let pg = table(18).await;
+    for place in Place::both() {
+        let place = occupied(place).await;
+        for at in ["noted", "published"] {
+            killed(&pg, &place, at).await;
+            place.outhaul(["resume", &file(&place), "--from", &pg.url]).run().await.expect(0);
+            is_replaced(&pg, &place).await;
+            place.delete("orders.csv.manifest.json").await;
+        }
+        killed(&pg, &place, "published").await;
+        place.outhaul(["clean", &file(&place), "--single-file"]).run().await.expect(0);
+        place.nothing_is_left().await;
+    }
 }
 
 #[tokio::test]

@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use crc_fast::{CrcAlgorithm, checksum};
 
 use super::*;
-use crate::commit::look;
 use crate::commit::model::PartEntry;
 use crate::commit::test_data::{manifest, memory, open};
 use crate::commit::wire::crc64nvme_text;
+use crate::commit::{Recovered, look, recover};
 use crate::describe::documents;
 use crate::model::Layout;
 use crate::store::{Claim, Journal, PartName, Take};
@@ -324,9 +324,70 @@ async fn a_single_file_that_could_not_be_replaced_is_not_taken_for_the_new_one()
     }
 }
 
+#[tokio::test]
+async fn a_foreign_file_that_could_not_be_replaced_stays() {
+    let (_folder, destinations) = destinations("foreign-refused");
+    for destination in destinations {
+        for foreign in ["as long", "of another length"] {
+            destination.put("orders.csv", foreign.into(), "text/csv").await.unwrap();
+            let new = single(&destination, "run-new").await;
+            destination.discard(&new.staged[0]).await.unwrap();
+            let error = new.commit(&destination, &single_rules(OnExisting::Replace, None)).await.unwrap_err();
+            assert!(matches!(error, ManifestError::Publish(_)), "{error}");
+            assert_eq!(visible(&destination).await, ["orders.csv"]);
+            assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, foreign);
+        }
+    }
+}
+
 /// Lets the clock go on by more than a file system's times differ by.
 async fn later() {
     tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+#[tokio::test]
+async fn a_commit_that_died_is_taken_back_and_what_stood_there_before_is_not() {
+    let (_folder, destinations) = destinations("foreign-died");
+    for destination in destinations {
+        destination.put("orders.csv", "as long".into(), "text/csv").await.unwrap();
+        later().await;
+        let new = single(&destination, "run-new").await;
+        let part = &new.manifest.parts[0];
+        let record = CommitRecord {
+            nonce: new.manifest.nonce.clone(),
+            parts: vec![part.path.clone()],
+            replaced: Vec::new(),
+            single: Some(SingleRecord::look(&destination, part).await.unwrap()),
+        };
+        let json = serde_json::to_vec(&record).unwrap();
+        let record: CommitRecord = serde_json::from_slice(&json).unwrap();
+        let recovered =
+            async || recover(&destination, &single_placement(), Some(&record), &[], documents).await.unwrap();
+        assert!(matches!(recovered().await, Recovered::TakenBack(0)));
+        assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "as long");
+
+        destination.publish_over(&new.staged[0], record.single.as_ref().unwrap().before.as_deref()).await.unwrap();
+        assert!(matches!(recovered().await, Recovered::TakenBack(1)));
+        assert_eq!(visible(&destination).await, [""; 0]);
+    }
+}
+
+#[tokio::test]
+async fn a_single_file_whose_manifest_could_not_be_written_is_taken_away_again() {
+    let (_folder, destinations) = destinations("single-unsigned");
+    for destination in destinations {
+        destination.put("orders.csv", "as long".into(), "text/csv").await.unwrap();
+        later().await;
+        let (new, rules) = (single(&destination, "run-new").await, single_rules(OnExisting::Replace, None));
+        let documents = Documents::of(Arc::clone(&new.manifest), documents).await.unwrap();
+        let (manifest, rules) = (&new.manifest, &rules);
+        let mut run = Commit { destination: &destination, manifest, documents: &documents, rules, single: None };
+        run.begin().await.unwrap();
+        let mut begun = Vec::new();
+        run.publish(&[&new.staged[0]], &mut begun).await.unwrap();
+        assert_eq!(run.unpublish(&begun, &ManifestError::NotThere { object: run.manifest_url() }).await, 0);
+        assert_eq!(visible(&destination).await, [""; 0]);
+    }
 }
 
 /// What a process has published that died before its manifest is not what stood there before.
