@@ -1,7 +1,10 @@
 use arrow::array::{Float64Array, UInt8Array, UInt64Array};
 use arrow::datatypes::Decimal128Type;
 
+use super::super::mapping::{ChTerms, map_type};
+use super::super::types::ChType;
 use super::*;
+use crate::model::{Format, Preset};
 
 fn with<T>(policies: Policies, work: impl FnOnce(&mut Conversion<'_>) -> T) -> (T, u64) {
     let mut conversion = Conversion { column: "c", policies: &policies, changed: 0 };
@@ -71,4 +74,25 @@ fn numbers_that_json_does_not_have_follow_their_policy() {
     assert!(matches!(refused, Err(ConvertError::NotFinite { .. })));
     let (made, changed) = with(json(JsonNan::Null), |one| one.array(&numbers, &Carrier::Float64).unwrap());
     assert_eq!((made.null_count(), changed), (3, 2));
+}
+
+#[test]
+fn a_member_that_does_not_fit_is_null_within_its_struct() {
+    let policies = Policies {
+        timestamp_precision: TimestampPrecision::MillisExact,
+        on_unrepresentable: OnUnrepresentable::Null,
+        ..Policies::default()
+    };
+    let terms = ChTerms { format: Format::Parquet, preset: Preset::Postgres, policies };
+    let carrier = map_type(&ChType::parse("Tuple(at DateTime64(6), n UInt8)").unwrap(), &terms).unwrap().carrier;
+    let stamps: ArrayRef = Arc::new(Int64Array::from(vec![1_500, 2_000]));
+    let numbers: ArrayRef = Arc::new(UInt8Array::from(vec![1, 2]));
+    let sent = StructArray::from(vec![
+        (Arc::new(Field::new("1", DataType::Int64, false)), stamps),
+        (Arc::new(Field::new("2", DataType::UInt8, false)), numbers),
+    ]);
+    let sent: ArrayRef = Arc::new(sent);
+    let (made, changed) = with(policies, |one| one.array(&sent, &carrier).unwrap());
+    let members = made.as_struct();
+    assert_eq!((members.column(0).null_count(), members.column(1).null_count(), changed), (1, 0, 1));
 }

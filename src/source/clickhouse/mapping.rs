@@ -87,7 +87,8 @@ fn structured(ch_type: &ChType, terms: &ChTerms) -> Option<Carrier> {
         ChType::Tuple(members) => {
             let member = |(place, (name, inner)): (usize, &(Option<String>, ChType))| {
                 let name = name.clone().unwrap_or_else(|| (place + 1).to_string());
-                Some(Member { name, carrier: structured(inner, terms)?, nullable: inner.is_nullable() })
+                let nullable = inner.is_nullable() || may_become_null(inner, terms);
+                Some(Member { name, carrier: structured(inner, terms)?, nullable })
             };
             let members: Arc<[Member]> = members.iter().enumerate().map(member).collect::<Option<_>>()?;
             let fold = |member: &Member| match terms.preset {
