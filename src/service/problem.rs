@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 
 use crate::export::ExportError;
 use crate::model::{ErrorCode, ExportErrorKind};
+use crate::source::without_words_of;
 
 /// A request that is not answered.
 #[derive(Debug, Clone)]
@@ -114,16 +115,33 @@ impl IntoResponse for Refusal {
 }
 
 /// What the log says of a failed export: what stands between quotes may be a caller's value, or a row's, and may have quotes
-/// in it.
+/// in it. A source that quotes as it likes is told by its code alone.
 pub(crate) fn without_values(error: &ExportError) -> String {
-    without_quoted(&error.sentence())
+    match error.source.as_ref().and_then(|cause| without_words_of(cause.as_ref())) {
+        Some(words) => format!("{}: {words}", without_quoted(&error.message)),
+        None => without_quoted(&error.sentence()),
+    }
 }
 
-/// The sentence without all that is from its first quote to its last, or to its end where that is the only one.
+/// The sentence without all that is from its first quote of any kind to its last, or to its end where that is the only one.
 fn without_quoted(sentence: &str) -> String {
-    let Some((before, rest)) = sentence.split_once('"') else { return sentence.to_owned() };
-    let after = rest.rsplit_once('"').map_or("", |(_, after)| after);
-    format!("{before}\"…\"{after}")
+    let mut quotes = sentence.char_indices().filter(|(at, letter)| is_quote(sentence, *at, *letter));
+    let Some((first, quote)) = quotes.next() else { return sentence.to_owned() };
+    let before = sentence.get(..first).unwrap_or_default();
+    let after = quotes.next_back().and_then(|(last, _)| sentence.get(last + 1..)).unwrap_or_default();
+    format!("{before}{quote}…{quote}{after}")
+}
+
+/// Whether a character is a quote, and not the apostrophe of `the server's`.
+fn is_quote(sentence: &str, at: usize, letter: char) -> bool {
+    let is_of_word = |near: Option<char>| near.is_some_and(char::is_alphanumeric);
+    let before = sentence.get(..at).and_then(|text| text.chars().next_back());
+    let mut behind = sentence.get(at + 1..).unwrap_or_default().chars();
+    match letter {
+        '"' | '`' => true,
+        '\'' => !(is_of_word(before) && behind.next() == Some('s') && !is_of_word(behind.next())),
+        _ => false,
+    }
 }
 
 /// Status, code and sentence of a failed export, which receipts have too.
@@ -168,8 +186,22 @@ mod tests {
             (r#"column "id": invalid "my "secret" value" of it"#, r#"column "…" of it"#),
             (r#"value "a"secret"b" is too long"#, r#"value "…" is too long"#),
             (r#"cut off: "secret"#, r#"cut off: "…""#),
+            ("Cannot parse string 'secret' as UInt64", "Cannot parse string '…' as UInt64"),
+            ("In scope SELECT `a` WHERE note = 'it\\'s secret'", "In scope SELECT `…`"),
+            ("x'736563726574' is none", "x'…' is none"),
+            ("the server's answer is no text of rows", "the server's answer is no text of rows"),
         ] {
             assert_eq!(without_quoted(sentence), logged);
         }
+    }
+
+    #[test]
+    fn of_what_clickhouse_says_the_code_is_logged_alone() {
+        let said = "Code: 6. DB::Exception: Cannot parse string 'anna@example.com' as UInt64: value 4711 of it: In scope SELECT \
+            toUInt64(note) FROM t WHERE note = 'x'. (CANNOT_PARSE_TEXT) (version 26.9.2.1)";
+        let refused = crate::source::clickhouse::error::ClickHouseError::of_message(said, None);
+        let error = ExportError::from(refused.while_doing("reading partition 3"));
+        assert!(error.sentence().contains("anna@example.com"));
+        assert_eq!(without_values(&error), "reading partition 3: code 6 (CANNOT_PARSE_TEXT)");
     }
 }

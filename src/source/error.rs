@@ -3,6 +3,7 @@
 
 use std::error::Error as StdError;
 
+use super::clickhouse::error::ClickHouseError;
 use crate::model::ErrorCode;
 
 /// The class of a source error, which decides the exit code.
@@ -87,6 +88,11 @@ const ROW_CLASSES: [&str; 5] = ["22", "23", "38", "39", "P0"];
 /// The codes of ClickHouse for what is wrong with a text, whatever the rows are: names, types, numbers of arguments.
 const TEXT_CODES: [&str; 15] =
     ["42", "43", "44", "46", "47", "48", "50", "60", "62", "63", "81", "115", "184", "215", "386"];
+
+/// What a log may have of a cause whose words may hold values of rows; `None` where it is none of that kind.
+pub(crate) fn without_words_of(cause: &(dyn StdError + Send + Sync + 'static)) -> Option<String> {
+    cause.downcast_ref::<ClickHouseError>().map(ClickHouseError::in_short)
+}
 
 impl SourceError {
     /// An error of our own finding.

@@ -27,6 +27,7 @@ use crate::model::{
     SnapshotRecord, SourceCost, SourceFacts, SourceKind, TenantScope,
 };
 
+pub(crate) use error::without_words_of;
 pub use error::{Retry, SourceError, SourceFault};
 
 /// Rows of one partition.

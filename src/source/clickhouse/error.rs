@@ -48,6 +48,18 @@ impl ClickHouseError {
         Self { code: code.or(read), text: shown(text) }
     }
 
+    /// Its number and its name, without any other word of it: the statement may be among them, and values of rows, in quotes
+    /// of any kind or in none.
+    pub(crate) fn in_short(&self) -> String {
+        let is_letter = |letter: char| letter.is_ascii_uppercase() || letter.is_ascii_digit() || letter == '_';
+        let named = self.text.rsplit_once(" (").and_then(|(_, behind)| behind.strip_suffix(')'));
+        match (self.code, named.filter(|name| !name.is_empty() && name.chars().all(is_letter))) {
+            (Some(code), Some(name)) => format!("code {code} ({name})"),
+            (Some(code), None) => format!("code {code}"),
+            (None, _) => "the server refused".to_owned(),
+        }
+    }
+
     /// As a source's error.
     pub(crate) fn while_doing(self, doing: impl Into<String>) -> SourceError {
         let (fault, retry) = self.code.map_or((SourceFault::Rejected, Retry::Never), class);
@@ -171,6 +183,19 @@ mod tests {
             let error = ClickHouseError::of_text(message, None);
             assert_eq!((error.code, error.text.as_str()), (code, text));
         }
+    }
+
+    #[test]
+    fn in_short_it_has_no_word_of_a_row() {
+        let short = |message: &str| ClickHouseError::of_message(message, None).in_short();
+        assert_eq!(
+            short(
+                "Code: 6. DB::Exception: Cannot parse string 'anna@example.com' as UInt64. (CANNOT_PARSE_TEXT) (version 26.9.2.1)"
+            ),
+            "code 6 (CANNOT_PARSE_TEXT)"
+        );
+        assert_eq!(short("Code: 69. DB::Exception: 4711 is too large"), "code 69");
+        assert_eq!(short("4711 (secret)"), "the server refused");
     }
 
     #[test]
