@@ -25,6 +25,7 @@ mod clickhouse_operations;
 mod clickhouse_pace;
 mod clickhouse_partitions;
 mod clickhouse_proof;
+mod clickhouse_replaced;
 mod clickhouse_shapes;
 mod clickhouse_suite;
 mod clickhouse_typed;

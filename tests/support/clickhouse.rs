@@ -84,6 +84,11 @@ impl ClickHouse {
         body.to_vec()
     }
 
+    /// A statement under settings, which stand as they do in a URL: `&name=value`.
+    pub(crate) async fn run_under(&self, settings: &str, sql: &str) {
+        self.post(settings, sql, sql.as_bytes()).await;
+    }
+
     /// The same as text.
     pub(crate) async fn run(&self, sql: &str) -> String {
         String::from_utf8(self.bytes(sql).await).unwrap()

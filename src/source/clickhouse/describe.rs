@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::columns::{ChColumn, ChColumnFacts, ChColumnRules, columns as planned_columns, usage};
 use super::folders::check_folders;
+use super::identity::IDENTITY;
 use super::names::{literal, table};
 use super::plan::{ChRelation, alias};
 use super::prepare::ChPlanning;
@@ -35,6 +36,7 @@ impl ChPlanning<'_> {
                     engine: "query".to_owned(),
                     estimated_rows: None,
                     estimated_bytes: None,
+                    identity: None,
                 };
                 let columns = self.columns_of(&relation.from()).await?;
                 let mut seen = BTreeSet::new();
@@ -62,7 +64,7 @@ impl ChPlanning<'_> {
         let (database, table) = table(name).map_err(|why| usage(format!("--table {name}: {why}"), "see --help"))?;
         let database = database.unwrap_or_else(|| self.database.to_owned());
         let sql = format!(
-            "SELECT engine, total_rows, total_bytes, sorting_key, toValidUTF8(as_select) FROM system.tables \
+            "SELECT engine, total_rows, total_bytes, sorting_key, toValidUTF8(as_select), {IDENTITY} FROM system.tables \
              WHERE database = {} AND name = {}",
             literal(&database),
             literal(&table)
@@ -91,6 +93,7 @@ impl ChPlanning<'_> {
             query: None,
             predicate,
             engine,
+            identity: text(5),
         };
         let columns = self.columns_of(&relation.from()).await?;
         let sorting_key = text(3).unwrap_or_default();

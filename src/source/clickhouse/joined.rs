@@ -85,8 +85,9 @@ impl ChPlan {
     }
 
     /// # Errors
-    /// The relation has other columns than the plan has.
+    /// The relation has other columns than the plan has, or it is another table of the name.
     pub(super) fn same_relation(&self, relation: &ChRelation, columns: &[ChColumn]) -> Result<(), SourceError> {
+        self.relation.is_same_as(relation, self.mode)?;
         let same = |(now, then): (&ChColumn, &ChColumn)| {
             (&now.output.name, &now.output.type_name) == (&then.output.name, &then.output.type_name)
         };

@@ -12,6 +12,7 @@ mod folders;
 pub(crate) mod formats;
 pub(crate) mod frame;
 pub(crate) mod http;
+mod identity;
 mod joined;
 mod kept_prefix;
 mod key_ranges;

@@ -82,6 +82,9 @@ pub(crate) struct ChRelation {
     pub(crate) engine: String,
     pub(crate) estimated_rows: Option<u64>,
     pub(crate) estimated_bytes: Option<u64>,
+    /// Which of all tables that ever have this name; `None` for a query, and in the record of a run of an earlier version.
+    #[serde(default)]
+    pub(crate) identity: Option<String>,
 }
 
 impl ChRelation {
@@ -229,8 +232,9 @@ impl ChPlan {
             .enumerate()
             .map(|(place, column)| format!("{} AS {}", column.sent, alias(place)))
             .collect();
-        // Another server may have parts and partitions of the same names.
-        let here = |condition: String| Some(format!("hostName() = {} AND {condition}", literal(&self.host)));
+        // Another server may have parts and partitions of the same names, and so may another table.
+        let same = self.relation.same_table_condition().map_or(String::new(), |same| format!(" AND {same}"));
+        let here = |condition: String| Some(format!("hostName() = {}{same} AND {condition}", literal(&self.host)));
         let ours = match slice {
             ChSlice::Whole | ChSlice::Nothing => None,
             ChSlice::Parts(pieces) => here(condition(pieces)),

@@ -212,6 +212,7 @@ impl ClickHouseReading {
                 "export it again when the table is quiet, or with --consistency per_partition, which merges do not disturb",
             ));
         }
+        before.relation.is_same_table(&self.session).await?;
         let all: Vec<Vec<PartPiece>> = before.partitions.iter().map(pieces_of).collect();
         let ids = closure(&moved, &all);
         let times = self.state().replans.iter().filter(|(id, _)| ids.contains(*id)).map(|(_, times)| *times).max();
@@ -405,10 +406,11 @@ impl Reading for ClickHouseReading {
                 state.plan.has_its_rows(rows)?;
                 (state.plan.mode, state.plan.relation.clone(), state.plan.patches.clone())
             };
-            if !matches!(mode, ChMode::PartSet | ChMode::PerPartition)
-                || failpoint::off("patches")
-                || patches(&self.session, &relation).await? == planned
-            {
+            if !matches!(mode, ChMode::PartSet | ChMode::PerPartition) {
+                return Ok(());
+            }
+            relation.is_same_table(&self.session).await?;
+            if failpoint::off("patches") || patches(&self.session, &relation).await? == planned {
                 return Ok(());
             }
             let message = "rows of the table were updated while they were read, some before they were and some after";
