@@ -55,6 +55,41 @@ async fn a_table_over_a_cluster_leaves_exactly_in_one_statement_or_by_a_key() {
 }
 
 #[tokio::test]
+async fn an_alias_that_changes_from_moment_to_moment_is_read_in_one_statement() {
+    let server = clickhouse().await;
+    server
+        .run(
+            "CREATE TABLE people (id UInt64, born Date, age Int64 ALIAS dateDiff('day', born, today()), \
+             old UInt8 ALIAS age > 30000, twice UInt64 ALIAS id * 2) ENGINE = MergeTree ORDER BY id",
+        )
+        .await;
+    server.run("INSERT INTO people SELECT number, toDate('2000-01-01') FROM numbers(4000)").await;
+    for (arguments, mode) in [
+        (&["--columns", "id,age"][..], "single_statement"),
+        (&["--columns", "id,old"], "single_statement"),
+        (&["--columns", "id", "--where", "old = 0"], "single_statement"),
+        (&["--columns", "id", "--column", "x=toInt64(age + 1)"], "single_statement"),
+        (&["--columns", "id", "--key", "age"], "single_statement"),
+        (&["--columns", "id,twice"], "part_set"),
+        (&["--columns", "id"], "part_set"),
+    ] {
+        for more in [&[][..], &["--consistency", "per_partition"]] {
+            if arguments.contains(&"--key") && !more.is_empty() {
+                continue;
+            }
+            let target = Target::new();
+            let all = [&["--table", "people", "--partitions", "4"], arguments, more].concat();
+            target.export(&server, &all).await.expect(0);
+            let consistency = target.manifest()["consistency"].clone();
+            let mode = if mode == "part_set" && !more.is_empty() { "per_partition" } else { mode };
+            assert_eq!(consistency["mode"], mode, "{all:?}: {consistency}");
+            let note = consistency["note"].as_str().unwrap_or_default();
+            assert_eq!(note.contains("today may give another answer"), mode == "single_statement", "{all:?}: {note}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_name_may_be_as_long_as_clickhouse_has_them() {
     let server = clickhouse().await;
     let name = "long_".repeat(20);

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::clickhouse_typed::{Target, found};
 use crate::support::clickhouse::clickhouse;
 use crate::support::job::{command, export, parts};
 use crate::support::manifest;
@@ -59,13 +60,43 @@ async fn expressions_that_say_nothing_of_a_row_are_refused() {
         let run = server.export(&["--table", "t", "--partition-by", term, "--to", "out.d"]).run().await.expect(2);
         assert!(run.stderr.contains(why), "{term}: {}", run.stderr);
     }
-    for term in ["x=toUInt64(count())", "x=toUInt64(row_number() OVER (ORDER BY id))"] {
-        let folder = tempfile::tempdir().unwrap();
-        let to = folder.path().join("out");
-        let args = ["--table", "t", "--partition-by", term, "--to", to.to_str().unwrap()];
-        let run = server.export(&args).run().await;
-        // A window over all rows is read by one statement, or refused; an aggregate has no value of a row.
-        assert!([2, 15].contains(&run.code) || term.contains("OVER"), "{term}: {} {}", run.code, run.stderr);
+}
+
+/// What looks at other rows than its own is of all of them, however many slices there could be; an aggregate has no value of a
+/// row, and is refused.
+#[tokio::test]
+async fn a_window_of_clickhouse_is_over_all_rows() {
+    let server = clickhouse().await;
+    server.run("CREATE TABLE t (id UInt32) ENGINE = MergeTree PARTITION BY id % 4 ORDER BY id").await;
+    server.run("INSERT INTO t SELECT number FROM numbers(4000)").await;
+    for split in
+        [&["--partitions", "8"][..], &["--consistency", "per_partition"], &["--key", "id", "--partitions", "8"]]
+    {
+        for (column, name) in [
+            ("n=row_number() OVER (ORDER BY id)", "row_number"),
+            ("n=toInt64(sumIf(1, id >= 0) OVER (ORDER BY id))", "sum"),
+            ("n=`row_number`/* */() OVER (ORDER BY id)", "row_number"),
+        ] {
+            let target = Target::new();
+            target
+                .export(&server, &[&["--table", "t", "--column", column, "--format", "parquet"], split].concat())
+                .await
+                .expect(0);
+            let note = target.manifest()["consistency"]["note"].as_str().unwrap_or_default().to_owned();
+            assert!(note.contains(name) || note.contains("Window"), "{split:?} {column}: {note}");
+            let counts = "SELECT count(*), min(n::INT), max(n::INT), count(DISTINCT n) FROM DATA";
+            assert_eq!(found(&target.dest(), counts).await, json!([[4000, 1, 4000, 4000]]), "{split:?} {column}");
+        }
+        for terms in
+            [&["--columns", "n", "--column", "n=toInt64(count())"][..], &["--partition-by", "n=toInt64(count(id))"]]
+        {
+            let target = Target::new();
+            let run = target.export(&server, &[&["--table", "t"], terms, split].concat()).await;
+            let rows = if run.code == 0 { target.manifest()["totals"]["rows"].clone() } else { json!(null) };
+            // Alone it has one row.
+            let alone = terms.contains(&"--columns") && !split.contains(&"--key");
+            assert_eq!((run.code, rows), if alone { (0, json!(1)) } else { (15, json!(null)) }, "{split:?} {terms:?}");
+        }
     }
 }
 

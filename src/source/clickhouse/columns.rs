@@ -23,6 +23,8 @@ pub(crate) struct ChColumnFacts {
     pub(crate) type_name: String,
     /// Whether `SELECT *` leaves it out: it is materialized or an alias.
     pub(crate) hidden: bool,
+    /// What an alias stands for: it is computed whenever it is read.
+    pub(crate) alias: Option<String>,
 }
 
 /// An output column, and the expression that sends it.

@@ -27,12 +27,13 @@ fn described() -> Vec<ChColumnFacts> {
         name: name.to_owned(),
         type_name: type_name.to_owned(),
         hidden,
+        alias: None,
     };
     vec![column("id", "UInt64", false), column("word", "Nullable(String)", false), column("day", "Date", true)]
 }
 
 fn names(shape: &ShapeOptions, format: Format, policies: &PolicyOptions) -> Result<Vec<String>, String> {
-    let extra = [ChColumnFacts { name: "e".to_owned(), type_name: "Float64".to_owned(), hidden: false }];
+    let extra = [ChColumnFacts { name: "e".to_owned(), type_name: "Float64".to_owned(), hidden: false, alias: None }];
     let extra = if shape.expressions.is_empty() { &[][..] } else { &extra[..] };
     let made = columns(&described(), shape, extra, &ChColumnRules { format, policies });
     made.map(|columns| columns.into_iter().map(|column| column.output.name).collect())
@@ -75,7 +76,8 @@ fn a_choice_that_a_type_does_not_have_is_refused() {
 
 #[test]
 fn a_type_that_is_not_known_is_an_error_with_a_way_out() {
-    let strange = [ChColumnFacts { name: "q".to_owned(), type_name: "Quantum(3)".to_owned(), hidden: false }];
+    let strange =
+        [ChColumnFacts { name: "q".to_owned(), type_name: "Quantum(3)".to_owned(), hidden: false, alias: None }];
     let plain = policies(&[]);
     let rules = ChColumnRules { format: Format::Csv, policies: &plain };
     let error = columns(&strange, &shape(None), &[], &rules).unwrap_err();

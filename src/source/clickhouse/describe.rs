@@ -106,8 +106,9 @@ impl ChPlanning<'_> {
             let mut values = row.into_iter().map(Option::unwrap_or_default);
             let (name, type_name, default) = (values.next()?, values.next()?, values.next().unwrap_or_default());
             let hidden = matches!(default.as_str(), "MATERIALIZED" | "ALIAS");
+            let alias = values.next().filter(|_| default == "ALIAS");
             // An ephemeral column is only there while rows are inserted.
-            (default != "EPHEMERAL").then(|| ChColumnFacts { name, type_name: on_one_line(&type_name), hidden })
+            (default != "EPHEMERAL").then(|| ChColumnFacts { name, type_name: on_one_line(&type_name), hidden, alias })
         };
         Ok(rows.into_iter().filter_map(column).collect())
     }

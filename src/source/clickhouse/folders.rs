@@ -54,7 +54,12 @@ mod tests {
 
     #[test]
     fn expressions_are_of_the_row() {
-        let column = |name: &str| ChColumnFacts { name: name.to_owned(), type_name: "UInt8".to_owned(), hidden: false };
+        let column = |name: &str| ChColumnFacts {
+            name: name.to_owned(),
+            type_name: "UInt8".to_owned(),
+            hidden: false,
+            alias: None,
+        };
         let columns = [column("id"), column("a b")];
         let refused = |text: &str| {
             let expressions = [("b".to_owned(), text.to_owned()), ("other".to_owned(), "1".to_owned())];

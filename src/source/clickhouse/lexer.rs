@@ -246,6 +246,16 @@ pub(super) fn names(text: &str) -> Vec<String> {
     tokens.iter().filter_map(|(token, _)| name(token)).collect()
 }
 
+/// The names that stand before a bracket, whatever spaces, quotes and comments are about them; none where the text cannot be read.
+pub(super) fn calls(text: &str) -> Vec<String> {
+    let tokens = tokens(text).unwrap_or_default();
+    let call = |pair: &[(SqlToken, usize)]| match pair {
+        [(called, _), (SqlToken::Open('('), _)] => called.name().map(str::to_owned),
+        _ => None,
+    };
+    tokens.windows(2).filter_map(call).collect()
+}
+
 /// The tokens, each with the byte at which it ends.
 fn tokens(text: &str) -> Result<Vec<(SqlToken, usize)>, String> {
     let mut tokens = Vec::new();

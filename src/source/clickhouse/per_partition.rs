@@ -15,6 +15,7 @@ use super::parts::Grain;
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
 use super::prepare::{ChPlanning, count_parts};
 use super::settings::ClickHouseSession;
+use super::steady::RowTexts;
 use crate::base::failpoint;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::source::{SourceError, SourceFault};
@@ -166,8 +167,12 @@ fn gone(ids: &BTreeSet<String>) -> SourceError {
 
 impl ChPlanning<'_> {
     /// A statement for each partition of the table, and one for those that it does not have yet; or why it is one statement.
-    pub(super) async fn by_partition(&self, plan: &mut ChPlan) -> Result<Option<String>, SourceError> {
-        if let Some(why) = self.not_by_parts(plan).await? {
+    pub(super) async fn by_partition(
+        &self,
+        plan: &mut ChPlan,
+        texts: &RowTexts,
+    ) -> Result<Option<String>, SourceError> {
+        if let Some(why) = self.not_by_parts(plan, texts).await? {
             return Ok(Some(why));
         }
         plan.patches = super::prepare::patches(self.session, &plan.relation).await?;

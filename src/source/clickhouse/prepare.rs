@@ -21,6 +21,7 @@ use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::profile::ChProfile;
 use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting};
+use super::steady::RowTexts;
 use super::typed_settings::wanted;
 use crate::base::memory::PARTITIONS_MAX;
 use crate::base::postgres::settings::ConnectSettings;
@@ -153,7 +154,8 @@ impl ChPlanning<'_> {
     async fn plan(&self) -> Result<ChPlan, SourceError> {
         let (described, columns) = self.relation_and_columns().await?;
         let key = self.key(&described.columns, &columns)?;
-        let ChDescribed { relation, sorting_key, text, .. } = described;
+        let texts = RowTexts::of(&self.request.shape, &described.columns, &columns);
+        let ChDescribed { relation, columns: facts, sorting_key, text } = described;
         let ChProfile { threads, fixed, is_final, mutates } = self.profile().await?;
         // Whoever may not ask for fewer threads takes all of them with one statement.
         let most = if fixed { 1 } else { usize::try_from(threads).unwrap_or(usize::MAX) };
@@ -188,9 +190,8 @@ impl ChPlanning<'_> {
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());
-        let choice = work.consistency;
-        let by_partition = choice == Some(ConsistencyChoice::PerPartition);
-        let why = if choice == Some(ConsistencyChoice::SingleStatement) {
+        let by_partition = work.consistency == Some(ConsistencyChoice::PerPartition);
+        let why = if work.consistency == Some(ConsistencyChoice::SingleStatement) {
             Some("--consistency single_statement".to_owned())
         } else if mutates {
             Some("the profile of this user applies mutations as it reads".to_owned())
@@ -199,11 +200,11 @@ impl ChPlanning<'_> {
                 if by_partition { ", and the partition key is not made of columns of the sorting key" } else { "" };
             Some(format!("the profile of this user reads with FINAL{more}"))
         } else if by_partition {
-            self.by_partition(&mut plan).await?
+            self.by_partition(&mut plan, &texts).await?
         } else if plan.key.is_empty() {
-            self.by_parts(&mut plan).await?
+            self.by_parts(&mut plan, &texts).await?
         } else {
-            self.by_key(&mut plan, text.as_deref()).await?
+            self.by_key(&mut plan, &facts, (&texts, text.as_deref())).await?
         };
         match why {
             None => {
@@ -260,8 +261,8 @@ impl ChPlanning<'_> {
     }
 
     /// Slices of named parts; or why it is one statement.
-    async fn by_parts(&self, plan: &mut ChPlan) -> Result<Option<String>, SourceError> {
-        if let Some(why) = self.not_by_parts(plan).await? {
+    async fn by_parts(&self, plan: &mut ChPlan, texts: &RowTexts) -> Result<Option<String>, SourceError> {
+        if let Some(why) = self.not_by_parts(plan, texts).await? {
             return Ok(Some(why));
         }
         let rows = plan.relation.estimated_rows.unwrap_or(0);
@@ -285,7 +286,7 @@ impl ChPlanning<'_> {
         work.partitions.map_or(wanted, |partitions| u64::from(partitions.get())).clamp(1, u64::from(PARTITIONS_MAX))
     }
 
-    pub(super) async fn not_by_parts(&self, plan: &ChPlan) -> Result<Option<String>, SourceError> {
+    pub(super) async fn not_by_parts(&self, plan: &ChPlan, texts: &RowTexts) -> Result<Option<String>, SourceError> {
         if plan.relation.table.is_none() {
             return Ok(Some("a query is split only with --key".to_owned()));
         }
@@ -300,14 +301,10 @@ impl ChPlanning<'_> {
             let why = "the table has projections, and the profile of this user lets nobody leave them aside";
             return Ok(Some(why.to_owned()));
         }
-        let shape = &self.request.shape;
-        let texts: Vec<&str> = shape
-            .predicate
-            .iter()
-            .map(String::as_str)
-            .chain(shape.expressions.iter().map(|(_, text)| text.as_str()))
-            .collect();
-        if let Some(why) = self.undetermined(&texts).await? {
+        if let Some(why) = self.undetermined(&texts.all()).await? {
+            return Ok(Some(why));
+        }
+        if let Some(why) = self.of_other_rows(texts).await? {
             return Ok(Some(why));
         }
         self.several_hosts().await
@@ -330,14 +327,16 @@ impl ChPlanning<'_> {
     }
 
     /// Ranges of the key; or why it is one statement.
-    async fn by_key(&self, plan: &mut ChPlan, text: Option<&str>) -> Result<Option<String>, SourceError> {
+    async fn by_key(
+        &self,
+        plan: &mut ChPlan,
+        described: &[ChColumnFacts],
+        (texts, text): (&RowTexts, Option<&str>),
+    ) -> Result<Option<String>, SourceError> {
         let work = &self.request.work;
         if work.partitions.is_some_and(|partitions| partitions.get() == 1) {
             return Ok(Some("--partitions 1".to_owned()));
         }
-        let shape = &self.request.shape;
-        let mut texts: Vec<&str> = text.into_iter().chain(shape.predicate.as_deref()).collect();
-        texts.extend(shape.expressions.iter().map(|(_, text)| text.as_str()));
         let steps = self.ask("asking how the relation is read", &explain(plan)).await?;
         let steps: Vec<String> = steps.into_iter().flatten().flatten().collect();
         let limited = |step: &String| key_ranges::LIMITS.iter().any(|limit| step.contains(limit));
@@ -345,7 +344,10 @@ impl ChPlanning<'_> {
             let step = step.trim_start_matches(['│', '└', '├', '─', ' ']).to_owned();
             return Ok(Some(format!("which rows it has depends on all of them ({step})")));
         }
-        let all: Vec<&str> = texts.iter().copied().chain(steps.iter().map(String::as_str)).collect();
+        if let Some(why) = self.of_other_rows(texts).await? {
+            return Ok(Some(why));
+        }
+        let all: Vec<&str> = text.into_iter().chain(texts.all()).chain(steps.iter().map(String::as_str)).collect();
         let unsure = self.undetermined_of_query(&all).await?;
         if unsure.is_some() {
             return Ok(unsure);
