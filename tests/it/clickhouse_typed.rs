@@ -391,6 +391,41 @@ async fn a_cap_gives_the_first_rows_by_key() {
     target.export(&server, &all).await.expect(0);
 }
 
+/// A day of 25 hours, of which one comes twice: its texts are ambiguous.
+#[tokio::test]
+async fn a_key_of_moments_splits_the_night_on_which_an_hour_comes_twice() {
+    let server = clickhouse().await;
+    let first = "toDateTime('2026-10-24 22:00:00', 'UTC') + number";
+    for (of, value) in [
+        ("DateTime('Europe/Amsterdam')", first.to_owned()),
+        ("DateTime64(3, 'Europe/Amsterdam')", first.to_owned()),
+        ("Nullable(DateTime('Europe/Amsterdam'))", format!("if(number = 7, NULL, {first})")),
+        ("LowCardinality(Nullable(DateTime('Europe/Amsterdam')))", format!("if(number = 7, NULL, {first})")),
+    ] {
+        let low = "allow_suspicious_low_cardinality_types = 1";
+        let view = format!("SELECT CAST({value} AS {of}) AS ts, number AS id FROM numbers(90000) SETTINGS {low}");
+        server.run(&format!("CREATE OR REPLACE VIEW night AS {view}")).await;
+        let target = Target::new();
+        let arguments = ["--table", "night", "--format", "parquet", "--key", "ts", "--partitions", "32"];
+        target.export(&server, &arguments).await.expect(0);
+        let manifest = target.manifest();
+        assert_eq!(manifest["consistency"]["mode"], "key_ranges", "{of}: {manifest}");
+        assert!(manifest["parts"].as_array().unwrap().len() > 16, "{of}");
+        let counts = "SELECT count(*), count(DISTINCT id) FROM DATA";
+        assert_eq!(found(&target.dest(), counts).await, json!([[90_000, 90_000]]), "{of}");
+    }
+    // Where the bounds do not come back from their texts, it is one statement; the switches show what each is for.
+    for (off, mode) in [("bound_in_utc", "single_statement"), ("bound_in_utc,same_bound", "key_ranges")] {
+        server.run(&format!("CREATE OR REPLACE VIEW night AS SELECT toTimeZone({first}, 'Europe/Amsterdam') AS ts, number AS id FROM numbers(90000)")).await;
+        let target = Target::new();
+        let arguments = ["--table", "night", "--format", "parquet", "--key", "ts", "--partitions", "64"];
+        target.command(&server, &arguments).env("OUTHAUL_TEST_OFF", off).run().await.expect(0);
+        let manifest = target.manifest();
+        assert_eq!(manifest["consistency"]["mode"], mode);
+        assert_eq!(manifest["totals"]["rows"] == 90_000, mode == "single_statement", "{off}: {}", manifest["totals"]);
+    }
+}
+
 #[tokio::test]
 async fn a_key_splits_what_has_no_parts_and_leaves_nothing_out() {
     let server = clickhouse().await;

@@ -5,6 +5,7 @@ use super::names::{literal, quoted};
 use super::plan::{ChRelation, ChSlice};
 use super::settings::ClickHouseSession;
 use super::types::ChType;
+use crate::base::failpoint;
 use crate::model::KeyColumn;
 use crate::source::{SourceError, SourceFault};
 
@@ -47,16 +48,20 @@ pub(crate) fn check(name: &str, type_name: &str) -> Result<(), SourceError> {
 }
 
 /// Slices that have every row once, whatever was drawn: below the first value, between two, and all that is not below the
-/// last, NULL and NaN among it.
+/// last, NULL and NaN among it. `None` where a value does not come back from its text, so that the bounds would be others, in
+/// an order of their own.
 pub(crate) async fn conditions(
     session: &ClickHouseSession,
     relation: &ChRelation,
-    key: &KeyColumn,
+    key: (&KeyColumn, &str),
     wanted: u64,
-) -> Result<Vec<ChSlice>, SourceError> {
+) -> Result<Option<Vec<ChSlice>>, SourceError> {
+    let (key, type_name) = key;
     let column = quoted(&key.name);
+    let sent = sent(type_name);
     let sql = format!(
-        "SELECT hex(toString(value)), toTypeName(value) FROM (SELECT DISTINCT arrayJoin(arrayMap(place -> \
+        "SELECT hex(toString({sent})), toTypeName({sent}), CAST(toString({sent}), toTypeName({sent})) = value \
+         FROM (SELECT DISTINCT arrayJoin(arrayMap(place -> \
          drawn[toUInt64(ceil(length(drawn) * place / {wanted}))], range(1, {wanted}))) AS value FROM (SELECT \
          arraySort(groupArraySample({SAMPLE}, 1)(assumeNotNull({column}))) AS drawn FROM {}{}) WHERE notEmpty(drawn)) \
          ORDER BY value",
@@ -68,12 +73,25 @@ pub(crate) async fn conditions(
     let mut bounds = Vec::new();
     for row in rows {
         let mut values = row.into_iter().flatten();
-        let (Some(value), Some(type_name)) = (values.next(), values.next()) else {
+        let (Some(value), Some(type_name), Some(same)) = (values.next(), values.next(), values.next()) else {
             return Err(SourceError::new(SourceFault::Protocol, "the server's values to cut at cannot be read"));
         };
+        if same != "1" && !failpoint::off("same_bound") {
+            return Ok(None);
+        }
         bounds.push(bound(&value, &type_name));
     }
-    Ok(between(&column, &bounds))
+    Ok(Some(between(&column, &bounds)))
+}
+
+/// A drawn value as it is sent: in a zone with summer time an hour comes twice, and its text is that of either.
+fn sent(type_name: &str) -> &'static str {
+    match ChType::parse(type_name).as_ref().map(ChType::inner) {
+        Ok(ChType::DateTime | ChType::DateTime64 { .. }) if !failpoint::off("bound_in_utc") => {
+            "toTimeZone(value, 'UTC')"
+        }
+        _ => "value",
+    }
 }
 
 /// A value as an expression; its text comes in hexadecimal digits, since it may be no text at all.
@@ -104,6 +122,18 @@ mod tests {
         let expected = ["k < 1", "k >= 1 AND k < 5", "NOT ifNull(k < 5, 0)"];
         assert_eq!(conditions, expected.map(|condition| ChSlice::Condition(condition.to_owned())));
         assert_eq!(between("k", &[]), [ChSlice::Whole]);
+    }
+
+    #[test]
+    fn moments_are_sent_in_utc_and_nothing_else_is() {
+        for type_name in
+            ["DateTime", "Nullable(DateTime('Europe/Amsterdam'))", "LowCardinality(DateTime)", "DateTime64(3)"]
+        {
+            assert_eq!(sent(type_name), "toTimeZone(value, 'UTC')", "{type_name}");
+        }
+        for type_name in ["Date", "Date32", "String", "UInt64"] {
+            assert_eq!(sent(type_name), "value", "{type_name}");
+        }
     }
 
     #[test]

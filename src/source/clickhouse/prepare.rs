@@ -357,7 +357,12 @@ impl ChPlanning<'_> {
             |partitions| u64::from(partitions.get()),
         );
         let Some(key) = plan.key.first().cloned() else { return Ok(Some("there is no key".to_owned())) };
-        let conditions = key_ranges::conditions(self.session, &plan.relation, &key, wanted).await?;
+        let of_key = described.iter().find(|column| column.name == key.name);
+        let type_name = of_key.map_or("", |column| column.type_name.as_str());
+        let conditions = key_ranges::conditions(self.session, &plan.relation, (&key, type_name), wanted).await?;
+        let Some(conditions) = conditions else {
+            return Ok(Some(format!("values of {} cannot be told apart by their text", key.name)));
+        };
         plan.mode = ChMode::KeyRanges;
         plan.taken_at = Utc::now();
         plan.partitions = (0_u32..).zip(conditions).map(|(number, slice)| ChPartition { number, slice }).collect();
