@@ -54,6 +54,49 @@ async fn a_table_over_a_cluster_leaves_exactly_in_one_statement_or_by_a_key() {
     assert!(note.contains("engine Distributed has no parts"), "{note} {run:?}");
 }
 
+/// The server as somebody sees it whose statements go to the cluster's shard over the network, where nobody listens: the
+/// shard is down.
+async fn cut_off(server: &ClickHouse) -> String {
+    before(server, |_, text: String| text.replacen("POST /?", "POST /?prefer_localhost_replica=0&", 1)).await
+}
+
+#[tokio::test]
+async fn rows_of_a_shard_that_is_down_are_not_left_out_though_the_table_says_so() {
+    let server = clickhouse().await;
+    let database = &server.database;
+    server.run("CREATE TABLE near (id UInt64) ENGINE = MergeTree ORDER BY id").await;
+    server.run("INSERT INTO near SELECT number FROM numbers(1000)").await;
+    let skips = "SETTINGS skip_unavailable_shards = 1";
+    server.run(&format!("CREATE TABLE far AS near ENGINE = Distributed('one', '{database}', 'near') {skips}")).await;
+    server.run("CREATE VIEW seen AS SELECT id FROM far").await;
+    let url = format!("clickhouse://writer@{}/{}", cut_off(&server).await, server.database);
+    for (arguments, code) in [
+        (&["--table", "far"][..], 11),
+        (&["--table", "seen", "--key", "id", "--partitions", "3"], 11),
+        (&["--query", "SELECT id FROM far"], 11),
+        (&["--table", "far", "--format", "source"], 11),
+        (&["--query", "SELECT id FROM far FORMAT CSV SETTINGS skip_unavailable_shards = 0"], 11),
+        // What it says is its own, and so it must say this too.
+        (&["--query", "SELECT id FROM far FORMAT CSV"], 2),
+        (&["--query", "SELECT id FROM (SELECT * FROM seen) FORMAT CSV"], 2),
+        (&["--query", "SELECT id FROM near FORMAT CSV"], 0),
+    ] {
+        let target = Target::new();
+        let dest = target.dest();
+        let own = ["export", "--from", &url, "--to", dest.to_str().unwrap(), "--progress", "none"];
+        let command = outhaul([&own[..], arguments].concat()).env("CLICKHOUSE_PASSWORD", &server.password);
+        let run = command.run().await.expect(code);
+        assert_eq!(dest.join("_manifest.json").exists(), code == 0, "{arguments:?}");
+        assert!(code != 2 || run.stderr.contains("shards that are down are left out of"), "{}", run.stderr);
+    }
+    // Where the shard is up there are all of them.
+    for arguments in [&["--table", "far"][..], &["--table", "seen"], &["--query", "SELECT id FROM seen"]] {
+        let target = Target::new();
+        target.export(&server, arguments).await.expect(0);
+        assert_eq!(target.manifest()["totals"]["rows"], 1_000, "{arguments:?}");
+    }
+}
+
 #[tokio::test]
 async fn an_alias_that_changes_from_moment_to_moment_is_read_in_one_statement() {
     let server = clickhouse().await;
@@ -147,15 +190,24 @@ async fn projections_change_nothing_in_a_table_that_is_read_by_its_parts() {
     assert_eq!(found(&dest, counts).await, json!([[4_000, 4_000, 3, 3]]));
 }
 
-/// Two servers behind one address, as a load balancer shows them: every other connection is told another name. Dropped, it
-/// goes on until the test ends.
+/// Two servers behind one address, as a load balancer shows them: every other connection is told another name.
 async fn two_hosts(server: &ClickHouse) -> String {
+    // As long as what it stands for.
+    let other =
+        |turn: usize, text: String| if turn % 2 == 1 { text.replace(" hostName()", " 'replica2'") } else { text };
+    before(server, other).await
+}
+
+/// An address before the server, where each request is changed on its way: `change` has its number and its text. It goes on
+/// until the test ends.
+async fn before(server: &ClickHouse, change: impl Fn(usize, String) -> String + Send + Sync + 'static) -> String {
+    let change = Arc::new(change);
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
     let (real, turn) = (server.server.clone(), Arc::new(AtomicUsize::new(0)));
     tokio::spawn(async move {
         while let Ok((mut client, _)) = listener.accept().await {
-            let (real, turn) = (real.clone(), Arc::clone(&turn));
+            let (real, turn, change) = (real.clone(), Arc::clone(&turn), Arc::clone(&change));
             tokio::spawn(async move {
                 let mut request = vec![0; 256 * 1024];
                 let mut length = 0;
@@ -169,11 +221,8 @@ async fn two_hosts(server: &ClickHouse) -> String {
                         break;
                     }
                 }
-                let mut text = String::from_utf8(request[..length].to_vec()).unwrap();
-                if turn.fetch_add(1, Ordering::Relaxed) % 2 == 1 {
-                    // As long as what it stands for.
-                    text = text.replace(" hostName()", " 'replica2'");
-                }
+                let text = String::from_utf8(request[..length].to_vec()).unwrap();
+                let text = change(turn.fetch_add(1, Ordering::Relaxed), text);
                 let mut upstream = TcpStream::connect(&real).await.unwrap();
                 upstream.write_all(text.as_bytes()).await.unwrap();
                 let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;

@@ -87,8 +87,9 @@ fn class(code: u32) -> (SourceFault, Retry) {
     match code {
         // AUTHENTICATION_FAILED, REQUIRED_PASSWORD, WRONG_PASSWORD, UNKNOWN_USER, ACCESS_DENIED, READONLY, IP_ADDRESS_NOT_ALLOWED
         516 | 192..=195 | 497 | 164 => (SourceFault::Authentication, Retry::Never),
-        // SOCKET_TIMEOUT, NETWORK_ERROR, KEEPER_EXCEPTION, ALL_CONNECTION_TRIES_FAILED, ABORTED, DNS_ERROR, TABLE_IS_READ_ONLY
-        209 | 210 | 999 | 279 | 236 | 198 | 242 => (SourceFault::Unavailable, Retry::Again),
+        // SOCKET_TIMEOUT, NETWORK_ERROR, KEEPER_EXCEPTION, ALL_CONNECTION_TRIES_FAILED, ALL_REPLICAS_ARE_STALE, ABORTED, DNS_ERROR,
+        // TABLE_IS_READ_ONLY
+        209 | 210 | 999 | 279 | 369 | 236 | 198 | 242 => (SourceFault::Unavailable, Retry::Again),
         // UNKNOWN_TABLE, UNKNOWN_DATABASE, TABLE_IS_DROPPED
         60 | 81 | 218 => (SourceFault::Missing, Retry::Never),
         // NO_SUCH_COLUMN_IN_TABLE, THERE_IS_NO_COLUMN, NOT_FOUND_COLUMN_IN_BLOCK
@@ -213,6 +214,8 @@ mod tests {
         for (code, fault, retry) in [
             (516, SourceFault::Authentication, Retry::Never),
             (210, SourceFault::Unavailable, Retry::Again),
+            // So a shard is called of which no replica can be reached.
+            (369, SourceFault::Unavailable, Retry::Again),
             (60, SourceFault::Missing, Retry::Never),
             (16, SourceFault::SchemaChanged, Retry::Never),
             (62, SourceFault::Rejected, Retry::Never),

@@ -4,6 +4,7 @@ use super::columns::usage;
 use super::names::{literal, quoted};
 use super::plan::{ChRelation, ChSlice};
 use super::settings::ClickHouseSession;
+use super::shards::ALL_SHARDS;
 use super::types::ChType;
 use crate::base::failpoint;
 use crate::model::KeyColumn;
@@ -64,7 +65,7 @@ pub(crate) async fn conditions(
          FROM (SELECT DISTINCT arrayJoin(arrayMap(place -> \
          drawn[toUInt64(ceil(length(drawn) * place / {wanted}))], range(1, {wanted}))) AS value FROM (SELECT \
          arraySort(groupArraySample({SAMPLE}, 1)(assumeNotNull({column}))) AS drawn FROM {}{}) WHERE notEmpty(drawn)) \
-         ORDER BY value",
+         ORDER BY value{ALL_SHARDS}",
         relation.from(),
         // What is not a number has no place among the others.
         relation.filter(Some(&format!("{column} IS NOT NULL AND {column} = {column}"))),

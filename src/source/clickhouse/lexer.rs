@@ -14,7 +14,7 @@ enum SqlToken {
     Quoted(String),
     /// A string or a heredoc.
     Text,
-    Number,
+    Number(String),
     Open(char),
     Close(char),
     /// Anything else.
@@ -137,7 +137,9 @@ fn refuse(tokens: &[SqlToken], depths: &[usize]) -> Result<(), String> {
         }
         let name = token.name().unwrap_or_default().to_ascii_lowercase();
         let refused = name.contains("overflow_mode") || REFUSED.contains(&name.as_str());
-        if settings && refused && *next == SqlToken::Sign('=') {
+        let is_off = tokens.get(at + 2) == Some(&SqlToken::Number("0".to_owned()));
+        // Switched off they leave nothing out.
+        if settings && refused && *next == SqlToken::Sign('=') && !(is_off && REFUSED.contains(&name.as_str())) {
             return Err(format!("it sets {name}, with which an answer may be short and look whole: leave it out"));
         }
     }
@@ -202,7 +204,7 @@ fn after_value(tokens: &[SqlToken]) -> Option<&[SqlToken]> {
             }
             None
         }
-        (SqlToken::Text | SqlToken::Number | SqlToken::Word(_), rest) => Some(rest),
+        (SqlToken::Text | SqlToken::Number(_) | SqlToken::Word(_), rest) => Some(rest),
         _ => None,
     }
 }
@@ -283,7 +285,7 @@ fn tokens(text: &str) -> Result<Vec<(SqlToken, usize)>, String> {
             '$' => dollar(rest)?,
             '(' | '[' | '{' => (Some(SqlToken::Open(character)), behind),
             ')' | ']' | '}' => (Some(SqlToken::Close(character)), behind),
-            '0'..='9' => (Some(SqlToken::Number), behind_number(rest)),
+            '0'..='9' => number(rest),
             _ if is_of_word(character) => word(rest),
             _ => (Some(SqlToken::Sign(character)), behind),
         };
@@ -308,6 +310,12 @@ fn word(text: &str) -> (Option<SqlToken>, &str) {
 
 fn behind_line(text: &str) -> &str {
     text.split_once('\n').map_or("", |(_, rest)| rest)
+}
+
+fn number(text: &str) -> (Option<SqlToken>, &str) {
+    let rest = behind_number(text);
+    let digits = text.strip_suffix(rest).unwrap_or(text);
+    (Some(SqlToken::Number(digits.to_owned())), rest)
 }
 
 /// `1.5e-7`, `0x1F`, `1_000`.
@@ -391,12 +399,18 @@ mod tests {
             "SELECT 1 FORMAT CSV SETTINGS max_threads = 1, timeout_overflow_mode='break'",
             "SELECT * FROM (SELECT 1 SETTINGS `Read_Overflow_Mode` = 'break') FORMAT CSV",
             "SELECT 1 SETTINGS http_write_exception_in_output_format = 1 FORMAT JSON",
+            "SELECT 1 SETTINGS skip_unavailable_shards = 1",
+            "SELECT 1 SETTINGS skip_unavailable_shards = 0.5",
             "SELECT 1 INTO OUTFILE 'x' FORMAT CSV",
         ] {
             assert!(statement(sql).is_err(), "{sql}");
         }
-        for sql in ["SELECT a_overflow_mode = 1 FROM t", "SELECT 'SETTINGS result_overflow_mode=1'", "SELECT 1 AS into"]
-        {
+        for sql in [
+            "SELECT a_overflow_mode = 1 FROM t",
+            "SELECT 'SETTINGS result_overflow_mode=1'",
+            "SELECT 1 AS into",
+            "SELECT 1 FORMAT CSV SETTINGS skip_unavailable_shards = 0, max_threads = 1",
+        ] {
             assert!(statement(sql).is_ok(), "{sql}");
         }
     }

@@ -35,6 +35,7 @@ mod seats;
 mod served;
 mod served_rows;
 pub(crate) mod settings;
+mod shards;
 mod source;
 mod steady;
 mod typed_settings;

@@ -11,6 +11,7 @@ use super::columns::ChColumn;
 use super::names::{literal, quoted};
 use super::parts::{PartPiece, condition};
 use super::per_partition::{self, TablePartition};
+use super::shards::ALL_SHARDS;
 use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::model::{
@@ -226,6 +227,11 @@ pub(crate) struct ChPlan {
 impl ChPlan {
     /// The statement that gives the rows of one slice.
     pub(crate) fn statement(&self, slice: &ChSlice) -> String {
+        format!("{}{ALL_SHARDS}", self.select(slice))
+    }
+
+    /// The same as it stands within another statement.
+    pub(crate) fn select(&self, slice: &ChSlice) -> String {
         let list: Vec<String> = self
             .columns
             .iter()

@@ -21,6 +21,7 @@ use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
 use super::profile::ChProfile;
 use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting};
+use super::shards::ALL_SHARDS;
 use super::steady::RowTexts;
 use super::typed_settings::wanted;
 use crate::base::memory::PARTITIONS_MAX;
@@ -30,7 +31,7 @@ use crate::model::{ConsistencyChoice, Direction, KeyColumn, ReadMode, ReadReques
 use crate::source::{SourceError, SourceFault};
 
 /// The first release whose `ArrowStream` has all that is read here.
-const OLDEST: (u32, u32) = (23, 8);
+pub(super) const OLDEST: (u32, u32) = (23, 8);
 
 /// Connections that are asked for their host, beside the first.
 const HOSTS_ASKED: usize = 4;
@@ -372,7 +373,7 @@ impl ChPlanning<'_> {
 
 fn explain(plan: &ChPlan) -> String {
     // A literal in it may be no text.
-    format!("SELECT toValidUTF8(explain) FROM (EXPLAIN PLAN actions = 1 {})", plan.statement(&ChSlice::Whole))
+    format!("SELECT toValidUTF8(explain) FROM (EXPLAIN PLAN actions = 1 {})", plan.select(&ChSlice::Whole))
 }
 
 /// A key column as it stands behind ORDER BY.
@@ -401,7 +402,7 @@ pub(crate) async fn count_parts(
     let places = grain.places;
     let sql = format!(
         "SELECT _partition_id, _part, intDiv(_part_offset, {places}) AS outhaul_piece, count() FROM {}{} \
-         GROUP BY _partition_id, _part, outhaul_piece ORDER BY _partition_id, _part, outhaul_piece",
+         GROUP BY _partition_id, _part, outhaul_piece ORDER BY _partition_id, _part, outhaul_piece{ALL_SHARDS}",
         relation.from(),
         relation.filter(Some(&ours)),
     );

@@ -3,6 +3,7 @@
 use super::columns::usage;
 use super::names::{quoted, table};
 use super::prepare::session;
+use super::shards::ALL_SHARDS;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::RelationRequest;
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
@@ -26,10 +27,10 @@ pub(crate) async fn recount(settings: &ConnectSettings, request: &RecountRequest
     let columns: Vec<String> = request.columns.iter().map(|name| quoted(name)).collect();
     let list = if columns.is_empty() { "1".to_owned() } else { columns.join(", ") };
     // The columns are named only to see that they are there.
-    session.ask("looking for the columns", &format!("SELECT {list} FROM {from} LIMIT 0"), &[]).await?;
+    session.ask("looking for the columns", &format!("SELECT {list} FROM {from} LIMIT 0{ALL_SHARDS}"), &[]).await?;
     let sql = match request.up_to {
-        Some(most) => format!("SELECT count() FROM (SELECT 1 FROM {from}{filter} LIMIT {most})"),
-        None => format!("SELECT count() FROM {from}{filter}"),
+        Some(most) => format!("SELECT count() FROM (SELECT 1 FROM {from}{filter} LIMIT {most}){ALL_SHARDS}"),
+        None => format!("SELECT count() FROM {from}{filter}{ALL_SHARDS}"),
     };
     let rows = session.ask("counting the rows", &sql, &[]).await?;
     let count = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten());

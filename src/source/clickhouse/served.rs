@@ -12,6 +12,7 @@ use super::key_ranges;
 use super::prepare::{ChPlanning, session};
 use super::scope;
 use super::settings::ClickHouseSession;
+use super::shards::ALL_SHARDS;
 use super::types::ChType;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::base::words::counted;
@@ -83,8 +84,10 @@ pub(super) async fn describe(
         let shape = &question.request.shape;
         if let Some(trial) = shape.predicate.as_deref().and_then(scope::trial) {
             // Of one row, or of none: what is wrong with the types of two columns is found out either way.
-            let sql =
-                format!("SELECT max(outhaul_c0) FROM (SELECT {trial} AS outhaul_c0 FROM {} LIMIT 1)", relation.from());
+            let sql = format!(
+                "SELECT max(outhaul_c0) FROM (SELECT {trial} AS outhaul_c0 FROM {} LIMIT 1){ALL_SHARDS}",
+                relation.from()
+            );
             question.ask("comparing the tenant's column", &sql).await.map_err(tenant_type)?;
         }
         let key: Vec<String> = shape.key.iter().flatten().map(|(name, _)| name.clone()).collect();
@@ -153,7 +156,7 @@ pub(super) async fn estimate(
     in_time(request.served.statement_timeout, ACTION, async {
         let question = ChQuestion::begin(settings, request).await?;
         let limit = up_to.get().saturating_add(1);
-        let sql = format!("SELECT count() FROM (SELECT 1 FROM {} LIMIT {limit})", question.rows().await?);
+        let sql = format!("SELECT count() FROM (SELECT 1 FROM {} LIMIT {limit}){ALL_SHARDS}", question.rows().await?);
         let rows = question.ask(ACTION, &sql).await?;
         let count = rows.into_iter().flatten().flatten().next().and_then(|count| count.parse().ok());
         let rows: u64 = count.ok_or_else(|| unreadable(ACTION))?;
@@ -170,7 +173,7 @@ pub(super) async fn aggregate(
     const ACTION: &str = "measuring the rows";
     in_time(request.of.served.statement_timeout, ACTION, async {
         let question = ChQuestion::begin(settings, request.of.clone()).await?;
-        let sql = scope::aggregate::aggregate(&request, &question.rows().await?)?;
+        let sql = format!("{}{ALL_SHARDS}", scope::aggregate::aggregate(&request, &question.rows().await?)?);
         let rows = question.ask(ACTION, &sql).await?;
         let most = usize::try_from(request.max_buckets.get()).unwrap_or(usize::MAX);
         let truncated = rows.len() > most;

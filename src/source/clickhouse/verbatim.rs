@@ -26,7 +26,7 @@ use super::lexer;
 use super::prepare::{prefix, query_id};
 use super::proof::{AnswerProof, EndedAnswer, expected};
 use super::settings::ClickHouseSession;
-use super::{names, pace};
+use super::{names, pace, shards};
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
@@ -78,7 +78,7 @@ impl VerbatimReading {
         if let Some(file) = &request.work.keep_partial {
             KeptPrefix::check(file)?;
         }
-        let (sql, format) = statement(request)?;
+        let (mut sql, format) = statement(request)?;
         if formats::by_name(&format) == Some(formats::KnownFormat::NoFile) {
             let message = format!("FORMAT {format} makes no file");
             return Err(SourceError::new(SourceFault::Usage, message).with_hint("name a format that does, such as CSV"));
@@ -87,6 +87,10 @@ impl VerbatimReading {
         let rate = request.work.source_limits.max_bytes_per_second;
         let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, &request.run_id)?.paced(rate));
         let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
+        match &request.shape.relation {
+            RelationRequest::Table(_) => sql.push_str(shards::all_shards(session.release())),
+            RelationRequest::Query(query) => shards::check(&session, query).await?,
+        }
         let plan = Arc::new(plan(request, &format, &session));
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
         Ok(Self { session, sql, format, id, plan, asked, keep, proof })
