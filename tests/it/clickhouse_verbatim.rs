@@ -257,3 +257,25 @@ async fn a_cancelled_run_leaves_no_query_running() {
         eventually(limit, what, async || (running(&server, &word).await == 0).then_some(())).await;
     }
 }
+
+#[tokio::test]
+async fn a_statement_ends_when_the_time_of_the_run_is_over() {
+    let server = clickhouse().await;
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    // One whose rows come, and one that computes for long before its first row.
+    let word = format!("w{}", server.database);
+    let slow = format!("sleepEachRow(0.01) AS {word} FROM numbers(6000)");
+    for sql in [format!("SELECT number, {slow}"), format!("SELECT sum({word}) FROM (SELECT {slow})")] {
+        let sql = format!("{sql} SETTINGS max_block_size = 10, max_threads = 1 FORMAT CSV");
+        for to in [to.to_str().unwrap(), "-"] {
+            let begun = std::time::Instant::now();
+            let run = server.export(&["--query", &sql, "--to", to, "--max-duration", "2s"]).run().await.expect(16);
+            assert!(run.stderr.contains("--max-duration"), "{}", run.stderr);
+            assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", begun.elapsed());
+            assert!(!folder.path().join("out/_manifest.json").exists());
+            let killed = async || (running(&server, &word).await == 0).then_some(());
+            eventually(Duration::from_secs(10), "the statement is killed", killed).await;
+        }
+    }
+}

@@ -4,6 +4,7 @@ mod body;
 pub(crate) mod coding;
 mod columns;
 mod convert;
+mod deadline;
 mod decode;
 mod describe;
 mod ending;

@@ -10,6 +10,7 @@ use std::time::Instant;
 use chrono::Utc;
 
 use super::columns::{ChColumn, ChColumnFacts, usage};
+use super::deadline;
 use super::describe::ChDescribed;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
@@ -102,25 +103,14 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     if let RelationRequest::Query(query) = &request.shape.relation {
         lexer::check("--query", query)?;
     }
-    let limits = request.work.source_limits;
-    let deadline = limits.max_duration.and_then(|limit| Instant::now().checked_add(limit));
-    let planned = async {
-        let session = session(settings, &request.run_id, limits.max_bytes_per_second).await?;
+    let deadline = deadline::of(request);
+    deadline::within(deadline, async {
+        let session = session(settings, &request.run_id, request.work.source_limits.max_bytes_per_second).await?;
         let planning = ChPlanning { session: &session, request, database: &settings.database };
         let plan = planning.plan().await?;
         Ok(Prepared { session, plan, deadline })
-    };
-    match deadline {
-        Some(deadline) => {
-            tokio::time::timeout_at(deadline.into(), planned).await.unwrap_or_else(|_| Err(out_of_time()))
-        }
-        None => planned.await,
-    }
-}
-
-/// The run has lasted as long as somebody allows it.
-pub(crate) fn out_of_time() -> SourceError {
-    SourceError::new(SourceFault::GaveWay, "the run has taken as long as --max-duration allows")
+    })
+    .await
 }
 
 /// Refuses what this source does not have.

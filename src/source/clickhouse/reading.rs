@@ -7,19 +7,20 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{BoxFuture, pending};
+use futures_util::future::BoxFuture;
 use futures_util::stream::{self, StreamExt};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::body::ClickHouseBody;
+use super::deadline;
 use super::decode::ArrowRows;
 use super::kill::QueryName;
 use super::parts::{Grain, PartPiece, closure, partition_ids, slices};
 use super::per_partition::PartitionWitness;
 use super::plan::{ChMode, ChPartition, ChPlan, ChSlice};
-use super::prepare::{Prepared, count_parts, numbered, out_of_time, patches, prefix, query_id};
+use super::prepare::{Prepared, count_parts, numbered, patches, prefix, query_id};
 use super::seats::{WorkerSeats, clear};
 use super::served_rows;
 use super::settings::ClickHouseSession;
@@ -432,11 +433,6 @@ impl Reading for ClickHouseReading {
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
         // Nothing is held at the server: each slice proves itself. Only time runs out.
-        let Some(deadline) = self.deadline else { return pending().boxed() };
-        async move {
-            tokio::time::sleep_until(deadline.into()).await;
-            out_of_time()
-        }
-        .boxed()
+        deadline::guard(self.deadline)
     }
 }

@@ -10,7 +10,7 @@ use arrow::array::{ArrayRef, BinaryArray};
 use arrow::buffer::{Buffer, OffsetBuffer};
 use arrow::record_batch::RecordBatch;
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, FutureExt as _, pending};
+use futures_util::future::{BoxFuture, FutureExt as _};
 use futures_util::stream::{self, StreamExt as _};
 use serde_json::{Map, Value, json};
 
@@ -26,7 +26,7 @@ use super::lexer;
 use super::prepare::{prefix, query_id};
 use super::proof::{AnswerProof, EndedAnswer, expected};
 use super::settings::ClickHouseSession;
-use super::{names, pace, shards};
+use super::{deadline, names, pace, shards};
 use crate::base::failpoint;
 use crate::base::postgres::settings::ConnectSettings;
 use crate::model::{
@@ -65,6 +65,8 @@ pub(crate) struct VerbatimReading {
     asked: AtomicU32,
     keep: Option<PathBuf>,
     proof: Arc<Mutex<Option<AnswerProof>>>,
+    /// When `--max-duration` is over.
+    deadline: Option<Instant>,
 }
 
 impl VerbatimReading {
@@ -75,6 +77,7 @@ impl VerbatimReading {
     /// server cannot be asked.
     pub(crate) async fn begin(settings: &ConnectSettings, request: &ReadRequest) -> Result<Self, SourceError> {
         refuse(request)?;
+        let deadline = deadline::of(request);
         if let Some(file) = &request.work.keep_partial {
             KeptPrefix::check(file)?;
         }
@@ -86,14 +89,20 @@ impl VerbatimReading {
         let id = prefix(&request.run_id);
         let rate = request.work.source_limits.max_bytes_per_second;
         let http = Arc::new(ClickHouseHttp::new(settings, settings.compression, &request.run_id)?.paced(rate));
-        let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
-        match &request.shape.relation {
-            RelationRequest::Table(_) => sql.push_str(shards::all_shards(session.release())),
-            RelationRequest::Query(query) => shards::check(&session, query).await?,
+        let opening = async {
+            let session = Arc::new(ClickHouseSession::open(http, &[]).await?);
+            if let RelationRequest::Query(query) = &request.shape.relation {
+                shards::check(&session, query).await?;
+            }
+            Ok(session)
+        };
+        let session = deadline::within(deadline, opening).await?;
+        if matches!(request.shape.relation, RelationRequest::Table(_)) {
+            sql.push_str(shards::all_shards(session.release()));
         }
         let plan = Arc::new(plan(request, &format, &session));
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
-        Ok(Self { session, sql, format, id, plan, asked, keep, proof })
+        Ok(Self { session, sql, format, id, plan, asked, keep, proof, deadline })
     }
 
     pub(crate) fn planned(&self) -> Plan {
@@ -395,7 +404,7 @@ impl Reading for VerbatimReading {
     }
 
     fn guard(&self) -> BoxFuture<'_, SourceError> {
-        // Nothing is held at the server.
-        pending().boxed()
+        // Nothing is held at the server. Only time runs out.
+        deadline::guard(self.deadline)
     }
 }
