@@ -3,7 +3,9 @@
 use serde_json::json;
 
 use crate::support::job::{self, copy, export_csv, parts};
+use crate::support::manifest;
 use crate::support::pg::{self, Pg, both, pg};
+use crate::support::run::Stop;
 
 const BY_ID: &str = "select * from lineitem order by id limit";
 
@@ -220,4 +222,43 @@ async fn hundred(version: u32) -> Pg {
     )
     .await;
     pg
+}
+
+#[tokio::test]
+async fn a_cap_over_pages_is_told_by_what_they_read_and_not_by_what_was_there_when_they_were_planned() {
+    for version in both() {
+        for (rows, change, code) in [
+            (100, "insert into t select generate_series(-49, 0)", 3),
+            (101, "delete from t where id <= 5", 0),
+            (100, "select", 0),
+            (101, "select", 3),
+            (300, "delete from t where id > 99", 0),
+        ] {
+            // Below the cap, a part of it, all of it, and beyond.
+            for page in ["1", "10", "33", "100", "1000"] {
+                let pg = pg(version).await;
+                pg.batch(&format!(
+                    "create table t (id int primary key); insert into t select generate_series(1, {rows})"
+                ))
+                .await;
+                let (dest, planned) = (tempfile::tempdir().unwrap(), Stop::at("planned"));
+                let to = dest.path().join("out");
+                let args = ["--table", "t", "--read-mode", "keyset", "--page-size", page, "--max-rows", "100"];
+                let csv = ["--format", "csv", "--csv-header", "off"];
+                let run = job::command(&pg, to.to_str().unwrap(), &[&args[..], &csv].concat());
+                let run = run.stops([&planned]).spawn();
+                run.stands_at(&planned).await;
+                pg.batch(change).await;
+                planned.release();
+                let run = run.wait().await.expect(code);
+                let what = format!("{version}: {rows} rows, {change}, in pages of {page}");
+                assert!(job::data(&to) == copy(&pg, "select * from t order by id limit 100").await, "{what}");
+                let cap = &manifest(&to)["row_cap"];
+                assert_eq!(cap["truncated"], code == 3, "{what}");
+                // Which row is the last one was not known when the pages were planned.
+                assert_eq!((&cap["order"], &cap["boundary"]), (&json!("key"), &json!(null)), "{what}");
+                assert_eq!(run.report["status"], if code == 3 { "truncated" } else { "complete" }, "{what}");
+            }
+        }
+    }
 }

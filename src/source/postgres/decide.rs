@@ -223,7 +223,8 @@ impl Split<'_> {
         self.request.single
     }
 
-    /// One partition that one statement reads. Under a cap it reads one row more, which shows whether there is one.
+    /// One partition, read by one statement or page by page. Under a cap one row more is read, which shows whether there is
+    /// one.
     fn in_one_statement(&self, plan: &mut PgPlan) -> Result<(), SourceError> {
         let ordered = self.choice.ordered;
         if ordered && self.choice.unique {
@@ -289,6 +290,10 @@ impl Split<'_> {
     }
 
     async fn capped(&self, plan: &mut PgPlan, max_rows: NonZeroU64) -> Result<(), SourceError> {
+        if matches!(self.request.work.read_mode, ReadMode::Keyset { .. }) {
+            // Pages are their own moments: what was row N when planning may not be when reading.
+            return self.in_one_statement(plan);
+        }
         countable(max_rows)?;
         // Each leaf is a partition of its own at least, and one object holds one partition.
         let leaves = &plan.relation.leaves;
@@ -306,18 +311,14 @@ impl Split<'_> {
     }
 
     async fn capped_by_key(&self, plan: &mut PgPlan, max_rows: NonZeroU64) -> Result<(), SourceError> {
-        let keyset = matches!(self.request.work.read_mode, ReadMode::Keyset { .. });
-        let parts = if self.single() || keyset { NonZeroU32::MIN } else { self.capped_parts(max_rows) };
+        let parts = if self.single() { NonZeroU32::MIN } else { self.capped_parts(max_rows) };
         let points = row_split_points(max_rows.get(), parts);
         let found = self.planning.cap_by_key(plan, max_rows.get(), &points).await?;
         plan.cap.order = RowOrder::Key;
         set_cap(&mut plan.cap, max_rows, found.more);
         let boundary = found.boundary.filter(|_| found.more);
         plan.cap.boundary.clone_from(&boundary);
-        // Pages are their own moments: what was row N when planning may not be when reading, so rows are counted.
-        let (slices, limit) =
-            if keyset { (vec![Slice::Whole], Some(max_rows)) } else { (capped_slices(found.splits, boundary), None) };
-        plan.partitions = number_partitions(slices, true, limit)?;
+        plan.partitions = number_partitions(capped_slices(found.splits, boundary), true, None)?;
         Ok(())
     }
 

@@ -174,11 +174,10 @@ impl PageReader {
     async fn next(&mut self) -> Result<Option<Batch>, SourceError> {
         loop {
             if self.copy.is_none() {
-                let limit = self.limit();
-                if limit == 0 {
+                if self.left() == Some(0) {
                     return Ok(None);
                 }
-                self.turn(limit).await?;
+                self.turn().await?;
             }
             let Some(copy) = &mut self.copy else { return Ok(None) };
             match copy.next().await {
@@ -218,12 +217,12 @@ impl PageReader {
         untranslatable::explain(error, &self.watch, reading).await
     }
 
-    fn limit(&self) -> u64 {
-        let left = self.partition.row_limit.map_or(u64::MAX, |limit| limit.get().saturating_sub(self.rows));
-        self.pages.size.get().min(left)
+    /// Rows that the cap leaves.
+    fn left(&self) -> Option<u64> {
+        self.partition.row_limit.map(|cap| cap.get().saturating_sub(self.rows))
     }
 
-    async fn turn(&mut self, limit: u64) -> Result<(), SourceError> {
+    async fn turn(&mut self) -> Result<(), SourceError> {
         let gone = || SourceError::new(SourceFault::Unavailable, format!("reading {}: the session is gone", self.what));
         let session = self.session.take().ok_or_else(gone)?;
         if let Err(error) = self.pages.begin(&session, &self.what).await {
@@ -231,13 +230,15 @@ impl PageReader {
             session.discard();
             return Err(error);
         }
-        let texts = sql::key_texts(&self.plan.key);
-        let page = PgPartition { ordered: true, row_limit: NonZeroU64::new(limit), ..self.partition.clone() };
-        let statement = sql::copy(&sql::select(&self.plan, &page, &texts, self.last.as_ref()));
+        let (size, left) = (self.pages.size.get(), self.left());
+        // The last page under a cap asks for one row more, which is not decoded and shows whether there is one.
+        let limit = left.filter(|left| *left <= size).map_or(size, |left| left.saturating_add(1));
+        let statement = sql::copy(&sql::page(&self.plan, &self.partition, self.last.as_ref(), limit));
         self.page_rows = 0;
         let key = RowKey::of_pages(&self.plan.columns, &self.plan.row_key, &self.plan.key);
+        let cap = left.and_then(NonZeroU64::new);
         self.copy = Some(
-            Copy::start(session, Arc::clone(&self.watch), &statement, &self.columns, key, None, self.what.clone())
+            Copy::start(session, Arc::clone(&self.watch), &statement, &self.columns, key, cap, self.what.clone())
                 .await?,
         );
         Ok(())

@@ -44,6 +44,25 @@ pub(crate) fn set_bounds(slice: &Slice) -> Option<String> {
 
 /// `SELECT` of one partition, after [`set_bounds`], with `extra` appended to the list of columns.
 pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], after: Option<&KeyValue>) -> String {
+    // One more, where the statement itself is to show whether there is one; it is not decoded.
+    let beyond = u64::from(plan.cap.by_reading);
+    let limit = partition.row_limit.map(|limit| limit.get().saturating_add(beyond));
+    limited(plan, partition, extra, after, limit)
+}
+
+/// The same of a page in the order of the key: so many rows at most, with the texts of the key behind the columns.
+pub(crate) fn page(plan: &PgPlan, partition: &PgPartition, after: Option<&KeyValue>, limit: u64) -> String {
+    let partition = PgPartition { ordered: true, ..partition.clone() };
+    limited(plan, &partition, &key_texts(&plan.key), after, Some(limit))
+}
+
+fn limited(
+    plan: &PgPlan,
+    partition: &PgPartition,
+    extra: &[String],
+    after: Option<&KeyValue>,
+    limit: Option<u64>,
+) -> String {
     let mut list: Vec<String> = plan.columns.iter().map(column).collect();
     list.extend(extra.iter().cloned());
     let list = list.join(", ");
@@ -64,14 +83,12 @@ pub(crate) fn select(plan: &PgPlan, partition: &PgPartition, extra: &[String], a
     if partition.ordered && !plan.key.is_empty() {
         sql.push_str("\nORDER BY ");
         sql.push_str(&order_by(&plan.relation, &plan.key));
-    } else if partition.row_limit.is_none() {
+    } else if limit.is_none() {
         sql.push_str(&sorted(plan));
     }
-    if let Some(limit) = partition.row_limit {
-        // One more, where the statement itself is to show whether there is one; it is not decoded.
-        let beyond = u64::from(plan.cap.by_reading);
+    if let Some(limit) = limit {
         sql.push_str("\nLIMIT ");
-        sql.push_str(&limit.get().saturating_add(beyond).to_string());
+        sql.push_str(&limit.to_string());
     }
     sql
 }
