@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::support::eventually;
 use crate::support::job::{no_sessions_left, rows};
-use crate::support::pg::{both, pg};
+use crate::support::night::Night;
+use crate::support::pg::{both, connect, pg};
 use crate::support::place::Place;
 use crate::support::run::Stop;
 use crate::support::tcp_proxy::TcpProxy;
@@ -161,5 +162,34 @@ async fn a15_another_server_behind_the_same_name_is_never_read() {
     let run = running.wait().await.expect(12);
     assert!(run.stderr.contains("snapshot") || run.stderr.contains("another server"), "{}", run.stderr);
     assert!(place.is_empty().await);
+    other.batch(&format!("drop database {name} with (force)")).await;
+}
+
+#[tokio::test]
+async fn a15_locks_on_another_server_than_the_snapshots_are_none() {
+    let (ours, other) = (pg(18).await, pg(15).await);
+    let name = ours.value("select current_database()").await;
+    other.batch(&format!("create database {name}")).await;
+    let (server, _) = other.url.rsplit_once('/').unwrap();
+    let others = connect(&format!("{server}/{name}")).await;
+    for client in [&ours.connect().await, &others] {
+        client.batch_execute("create table t as select i as id from generate_series(1, 10) i").await.unwrap();
+    }
+    // The oids of the table differ, as a standby's would not; of a query none are compared.
+    for readers in ["1", "2"] {
+        let (proxy, url) = TcpProxy::before(&ours.url).await;
+        proxy.turn_after_next(&other.url);
+        let place = Place::local();
+        let run = place.export(&url, &["--query", "select * from t", "--readers", readers]).run().await.expect(12);
+        assert!(run.stderr.contains("another server"), "{}", run.stderr);
+        assert!(place.is_empty().await);
+    }
+    let (proxy, url) = TcpProxy::before(&ours.url).await;
+    proxy.turn_after_next(&other.url);
+    let one = |name: &str| format!("[[export]]\nquery = 'select * from t'\nname = '{name}'\nto = 'ROOT/{name}'\n");
+    let night = Night::new(&[one("a"), one("b")].concat());
+    let run = night.run_at(&url, &[]).run().await.expect(12);
+    assert!(run.stderr.contains("another server") && night.committed().is_empty(), "{}", run.stderr);
+    drop(others);
     other.batch(&format!("drop database {name} with (force)")).await;
 }

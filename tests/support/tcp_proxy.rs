@@ -32,6 +32,8 @@ pub(crate) struct TcpProxy {
 struct Shared {
     /// Where new connections go.
     server: Mutex<SocketAddr>,
+    /// Where they go after the next one.
+    after_next: Mutex<Option<SocketAddr>>,
     /// Of every connection, those to come included.
     all: watch::Sender<Fate>,
     /// Of connections that the server has sent so many bytes to, by the next field.
@@ -58,6 +60,7 @@ impl TcpProxy {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             server: Mutex::new(server),
+            after_next: Mutex::default(),
             all: watch::Sender::new(Fate::Pass),
             marked: watch::Sender::new(Fate::Pass),
             mark_after: AtomicU64::new(u64::MAX),
@@ -69,8 +72,8 @@ impl TcpProxy {
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let shared = Arc::clone(&own);
+                let server = shared.next_server();
                 connections.spawn(async move {
-                    let server = *shared.server.lock().unwrap();
                     let server = TcpStream::connect(server).await.unwrap();
                     shared.carry(client, server).await;
                 });
@@ -82,6 +85,11 @@ impl TcpProxy {
     /// Sends new connections to another server, as a failover behind a name does.
     pub(crate) fn turn_to(&self, url: &str) {
         *self.shared.server.lock().unwrap() = place(url).0;
+    }
+
+    /// Sends one more connection where the last one went, and those behind it to another server, as a balancer does.
+    pub(crate) fn turn_after_next(&self, url: &str) {
+        *self.shared.after_next.lock().unwrap() = Some(place(url).0);
     }
 
     /// What happens to all connections from now on.
@@ -149,6 +157,13 @@ impl Drop for TcpProxy {
 }
 
 impl Shared {
+    fn next_server(&self) -> SocketAddr {
+        let mut server = self.server.lock().unwrap();
+        let now = *server;
+        *server = self.after_next.lock().unwrap().take().unwrap_or(now);
+        now
+    }
+
     async fn carry(&self, client: TcpStream, server: TcpStream) {
         let mut all = self.all.subscribe();
         let (mut up, mut down) = (vec![0; 16 << 10], vec![0; 16 << 10]);

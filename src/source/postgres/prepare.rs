@@ -412,11 +412,16 @@ async fn take_snapshot(
     for _ in 0..SNAPSHOT_TRIES {
         let (taken, role) = (Instant::now(), format!("{application}/keeper"));
         // The lock session does nothing else meanwhile: what it holds now it held before the snapshot was taken.
-        let (before, begun, tree) =
-            tokio::join!(held(lock), begin(&anchor, Begin::NewSnapshot, &role), Box::pin(tree_of(&anchor, found)),);
-        let before = before?;
-        begun?;
-        let tree = tree?;
+        let (of_lock, before, begun, identity, tree) = tokio::join!(
+            server_identity(lock),
+            held(lock),
+            begin(&anchor, Begin::NewSnapshot, &role),
+            server_identity(&anchor),
+            Box::pin(tree_of(&anchor, found)),
+        );
+        let (before, ()) = (before?, begun?);
+        // Locks on another server would be none.
+        let (identity, tree) = (identity?.agreed(&of_lock?)?, tree?);
         // What came between the locks and the snapshot is locked only now, too late for this snapshot: it may have been
         // emptied before. Behind views and queries nothing else would show it.
         let oids: Vec<u32> = if let Some(checked) = &mut locks.checked {
@@ -427,17 +432,16 @@ async fn take_snapshot(
         };
         // The anchor may be the only reader, and the lock session may be lost.
         let exporting = async { if exports { export_with_facts(&anchor).await.map(Some) } else { Ok(None) } };
-        let (nothing_new, entered, identity, exported) = tokio::join!(
+        let (nothing_new, entered, exported) = tokio::join!(
             Box::pin(holds_no_more(lock, locks, &before, &oids)),
             Box::pin(locks.take(&anchor, Waiting::Nowait)),
-            server_identity(&anchor),
             Box::pin(exporting),
         );
         if nothing_new? {
             entered?;
             room.holds(&before);
             failpoint::reach("snapshot").await;
-            return Ok(TakenSnapshot { anchor, taken, tree, identity: identity?, exported: exported? });
+            return Ok(TakenSnapshot { anchor, taken, tree, identity, exported: exported? });
         }
         anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
     }

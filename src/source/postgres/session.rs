@@ -126,6 +126,21 @@ pub(crate) async fn send_text_as_utf8(session: &Session) -> Result<(), SourceErr
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ServerIdentity(String);
 
+impl ServerIdentity {
+    /// The same, where it is `other` as well.
+    ///
+    /// # Errors
+    /// [`SourceFault::SnapshotLost`] where it is not.
+    pub(super) fn agreed(self, other: &Self) -> Result<Self, SourceError> {
+        if self == *other {
+            return Ok(self);
+        }
+        let message = "a new connection reached another server than the run began on";
+        Err(SourceError::new(SourceFault::SnapshotLost, message)
+            .with_hint("name one server in --from: a balancer or a failover sits behind this address"))
+    }
+}
+
 /// Asks the session which server it is on.
 pub(crate) async fn server_identity(session: &Session) -> Result<ServerIdentity, SourceError> {
     let sql = closed(

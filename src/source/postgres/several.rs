@@ -22,7 +22,7 @@ use super::prepare::{Planning, application, running};
 use super::reader::PostgresReading;
 use super::relation_read::{Common, RelationRead};
 use super::server::{self, ServerFacts};
-use super::session::{Begin, ServerIdentity, begin as begin_transaction, server_identity};
+use super::session::{Begin, ServerIdentity, begin as begin_transaction};
 use super::several_locks::{ASKED_AT_ONCE, Locked, Locking, back, is_plain, why};
 use super::snapshot::{self, Custody};
 use super::source::sized_sessions;
@@ -127,10 +127,9 @@ async fn attempt(
     let running = running(&lock, requests).await?;
     failpoint::reach("locked").await;
     let all = union(locked.iter().map(|one| &one.locks));
-    let Some((anchor, taken)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
+    let Some((anchor, taken, identity)) = locking.take_snapshot(&all, &mut locked, &mut room, refused).await? else {
         return Ok(None);
     };
-    let identity = server_identity(&anchor).await?;
     let parts = describe_all(&sessions, &anchor, &application, locked, refused).await?;
     let held = (Some(lock), Some(taken));
     let watch = Arc::new(Watch::new(&sessions, work.source_limits, &application, server.standby, began, held));

@@ -14,7 +14,7 @@ use super::locking::{LockRoom, behind, held, lockable, statements, unlocked};
 use super::meaning::Meaning;
 use super::prepare::{SNAPSHOT_TRIES, explained, tree_of};
 use super::server::SessionFacts;
-use super::session::{Begin, begin as begin_transaction};
+use super::session::{Begin, ServerIdentity, begin as begin_transaction, server_identity};
 use super::several::Refused;
 use super::snapshot::{Locks, Waiting};
 use super::statement;
@@ -173,20 +173,25 @@ impl Locking<'_> {
             .with_hint("another session renames or recreates the table; try again when it is done"))
     }
 
-    /// Takes a snapshot under which nothing is read but what the lock session holds: the session that has it, and since
-    /// when. Nothing where a relation was refused meanwhile, or where tables come faster than they are locked.
+    /// Takes a snapshot under which nothing is read but what the lock session holds: the session that has it, since when,
+    /// and on which server. Nothing where a relation was refused meanwhile, or where tables come faster than they are locked.
     pub(super) async fn take_snapshot(
         &self,
         all: &Locks,
         locked: &mut [Locked<'_>],
         room: &mut LockRoom,
         refused: &mut Refused,
-    ) -> Result<Option<(Session, Instant)>, SourceError> {
+    ) -> Result<Option<(Session, Instant, ServerIdentity)>, SourceError> {
         let anchor = self.sessions.get().await?;
         for _ in 0..SNAPSHOT_TRIES {
-            let before = held(self.lock).await?;
-            let taken = Instant::now();
-            begin_transaction(&anchor, Begin::NewSnapshot, &format!("{}/keeper", self.application)).await?;
+            let (of_lock, before) = tokio::join!(server_identity(self.lock), held(self.lock));
+            let (of_lock, before, taken) = (of_lock?, before?, Instant::now());
+            let role = format!("{}/keeper", self.application);
+            let (begun, identity) =
+                tokio::join!(begin_transaction(&anchor, Begin::NewSnapshot, &role), server_identity(&anchor));
+            begun?;
+            // Locks on another server would be none.
+            let identity = identity?.agreed(&of_lock)?;
             // So many questions are on their way at once.
             let mut asked: Vec<BoxFuture<'_, Result<Vec<TreeNode>, SourceError>>> = Vec::new();
             for one in locked.iter() {
@@ -213,7 +218,7 @@ impl Locking<'_> {
                 }
                 room.holds(&before);
                 failpoint::reach("snapshot").await;
-                return Ok(Some((anchor, taken)));
+                return Ok(Some((anchor, taken, identity)));
             }
             anchor.batch("leaving a snapshot that was taken too early", "ROLLBACK").await?;
         }

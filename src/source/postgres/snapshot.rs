@@ -273,13 +273,7 @@ impl Custody {
             );
             match begun {
                 Ok(()) => {
-                    if identity? != self.server {
-                        return Err(SourceError::new(
-                            SourceFault::SnapshotLost,
-                            "a new connection reached another server than the run began on",
-                        )
-                        .with_hint("name one server in --from: a balancer or a failover sits behind this address"));
-                    }
+                    identity?.agreed(&self.server)?;
                     return locked;
                 }
                 Err(error) if error.fault == SourceFault::SnapshotLost => {
