@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::support::job::{Export, command, copy, data, export_csv, sorted};
 use crate::support::pg::{Pg, both, pg};
-use crate::support::run::{Run, Stop};
+use crate::support::run::{Run, Stop, outhaul};
 use crate::support::{eventually, manifest};
 
 const CSV: [&str; 4] = ["--format", "csv", "--csv-header", "off"];
@@ -292,5 +292,37 @@ async fn an_idle_reader_takes_the_place_of_a_keeper_that_died() {
         })
         .await;
         assert_eq!(run.wait().await.expect(0).report["rows"], 5000);
+    }
+}
+
+#[tokio::test]
+async fn leaves_in_a_schema_that_the_role_may_not_use_are_read_through_their_parent() {
+    for version in both() {
+        let pg = pg(version).await;
+        // So many that the locks of all would be too many, where each is locked as it is read.
+        let many = "create table p (id int, b int, v text, primary key (id, b)) partition by list (b);
+            do $$ begin for i in 0..199 loop execute format('create table p%s partition of p for values in (%s)', i, i);
+                end loop; end $$;
+            create table parts.below partition of p for values in (200) partition by range (id);
+            create table p_below partition of parts.below for values from (0) to (9999);
+            insert into p select i, i % 201 from generate_series(1, 2010) i";
+        pg.batch(&format!(
+            "create schema parts; create table orders (id int primary key) partition by range (id);
+            create table parts.o1 partition of orders for values from (0) to (1000);
+            create table parts.o2 partition of orders for values from (1000) to (2000);
+            insert into orders select generate_series(1, 1900); {many}"
+        ))
+        .await;
+        let (url, role) = pg.role("").await;
+        pg.batch(&format!("grant select on all tables in schema public, parts to {role}")).await;
+        for (table, args) in
+            [("orders", &["--partitions", "2"][..]), ("orders", &["--max-rows", "1900"]), ("p", &["--readers", "2"])]
+        {
+            let dest = tempfile::tempdir().unwrap();
+            let to = dest.path().join("out");
+            let fixed = ["export", "--from", &url, "--to", to.to_str().unwrap(), "--table", table];
+            outhaul(fixed.iter().chain(&CSV).chain(args)).run().await.expect(0);
+            assert!(sorted(&data(&to)) == sorted(&copy(&pg, &format!("table {table}")).await), "{version}: {table}");
+        }
     }
 }

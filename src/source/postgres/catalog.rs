@@ -285,7 +285,7 @@ pub(crate) enum TreePlace {
 pub(crate) struct TreeNode {
     pub(crate) oid: u32,
     pub(crate) relkind: String,
-    /// Whether the role may `SELECT` all of it.
+    /// Whether the role may `SELECT` all of it by its own name, which takes the use of its schema.
     pub(crate) may_select: bool,
     /// Whether row security would apply to the role.
     pub(crate) row_security: bool,
@@ -312,7 +312,8 @@ pub(super) const TREE: &str = "tree AS ( \
 
 /// What is asked of a table `c`, joined by [`NODE_JOINS`], for [`node`]; `RELATIONS` and `BYTES` are to be replaced.
 pub(super) const NODE: &str = "c.oid, c.relkind::text, \
-    COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false), pg_catalog.row_security_active(c.oid), \
+    COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+        AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), false), pg_catalog.row_security_active(c.oid), \
     n.nspname::text, c.relname::text, c.reltuples, CASE WHEN c.relkind = ANY ('{r,m,t}') THEN BYTES ELSE 0 END, \
     pg_catalog.current_setting('block_size')::int4, COALESCE(am.amname = 'heap', false), \
     EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attgenerated = 'v'), \

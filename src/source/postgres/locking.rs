@@ -281,7 +281,8 @@ pub(super) async fn newest_branches(lock: &Session, root: u32) -> Result<Vec<Str
             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
         WHERE (c.oid = $1 OR c.relkind = 'p' \
                 OR EXISTS (SELECT FROM pg_catalog.pg_inherits b WHERE b.inhparent = c.oid)) \
-            AND COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT'), false) ORDER BY c.oid"
+            AND COALESCE(pg_catalog.has_table_privilege(c.oid, 'SELECT') \
+                AND pg_catalog.has_schema_privilege(c.relnamespace, 'USAGE'), false) ORDER BY c.oid"
             .replace("TREE", TREE),
     );
     let rows = query(lock, "listing what the tables inherit from", &sql, &[(&root, Type::OID)]).await?;
