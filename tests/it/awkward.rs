@@ -326,3 +326,17 @@ async fn leaves_in_a_schema_that_the_role_may_not_use_are_read_through_their_par
         }
     }
 }
+
+#[tokio::test]
+async fn a_key_that_sorts_otherwise_than_when_it_was_planned_ends_the_pages() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(
+            "create table t (k text collate pg_catalog.\"default\" primary key);
+            insert into t select chr(97 + i % 26) || i from generate_series(1, 300) i",
+        )
+        .await;
+        let pages = ["--table", "t", "--read-mode", "keyset", "--page-size", "100"];
+        changed_at(&pg, "planned", &pages, "alter table t alter k type text collate pg_catalog.\"C\"", 13).await;
+    }
+}

@@ -91,12 +91,13 @@ impl Pages {
     }
 }
 
-/// What the name means, and the types and order of its columns: a page read after a change of them would be decoded as
-/// something else.
+/// What the name means, and the types, collations and order of its columns: a page read after a change of them would be
+/// decoded as something else, or begin at another place.
 async fn fingerprint(session: &Session, name: Option<&str>) -> Result<String, SourceError> {
     let Some(name) = name else { return Ok(String::new()) };
     let sql = closed(
-        "SELECT COALESCE(pg_catalog.string_agg(attrelid || ' ' || attname || ' ' || atttypid || ' ' || atttypmod, ',' \
+        "SELECT COALESCE(pg_catalog.string_agg( \
+            attrelid || ' ' || attname || ' ' || atttypid || ' ' || atttypmod || ' ' || attcollation, ',' \
             ORDER BY attnum), '') \
         FROM pg_catalog.pg_attribute WHERE attrelid = pg_catalog.to_regclass($1) AND attnum > 0 AND NOT attisdropped",
     );
