@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::support::job::{Export, command, copy, data, export_csv, sorted};
+use crate::support::night::Night;
 use crate::support::pg::{Pg, both, pg};
 use crate::support::run::{Run, Stop, outhaul};
 use crate::support::{eventually, manifest};
@@ -19,13 +20,19 @@ async fn rows_of(pg: &Pg, args: &[&str], query: &str, code: i32) -> Export {
 
 /// Exports `args`, makes a change at a stop, and expects the code.
 async fn changed_at(pg: &Pg, place: &'static str, args: &[&str], change: &str, code: i32) -> Run {
+    changed_without(pg, place, args, change, "").await.expect(code)
+}
+
+/// The same with a mechanism switched off, and whatever code there is.
+async fn changed_without(pg: &Pg, place: &'static str, args: &[&str], change: &str, off: &str) -> Run {
     let (dest, stop) = (tempfile::tempdir().unwrap(), Stop::at(place));
     let to = dest.path().join("out");
-    let run = command(pg, to.to_str().unwrap(), &[&CSV[..], args].concat()).stops([&stop]).spawn();
+    let run = command(pg, to.to_str().unwrap(), &[&CSV[..], args].concat()).stops([&stop]);
+    let run = run.env("OUTHAUL_TEST_OFF", off).spawn();
     run.stands_at(&stop).await;
     pg.batch(change).await;
     stop.release();
-    run.wait().await.expect(code)
+    run.wait().await
 }
 
 #[tokio::test]
@@ -296,6 +303,20 @@ async fn an_idle_reader_takes_the_place_of_a_keeper_that_died() {
 }
 
 #[tokio::test]
+async fn a_key_that_sorts_otherwise_than_when_it_was_planned_ends_the_pages() {
+    for version in both() {
+        let pg = pg(version).await;
+        pg.batch(
+            "create table t (k text collate pg_catalog.\"default\" primary key);
+            insert into t select chr(97 + i % 26) || i from generate_series(1, 300) i",
+        )
+        .await;
+        let pages = ["--table", "t", "--read-mode", "keyset", "--page-size", "100"];
+        changed_at(&pg, "planned", &pages, "alter table t alter k type text collate pg_catalog.\"C\"", 13).await;
+    }
+}
+
+#[tokio::test]
 async fn leaves_in_a_schema_that_the_role_may_not_use_are_read_through_their_parent() {
     for version in both() {
         let pg = pg(version).await;
@@ -327,16 +348,91 @@ async fn leaves_in_a_schema_that_the_role_may_not_use_are_read_through_their_par
     }
 }
 
+/// Tables without children, with one, and what reads them.
+const TREES: &str = "create table s.t (id int primary key); insert into s.t select generate_series(1, 900);
+    create table s.q (id int primary key); create table s.q1 () inherits (s.q);
+    insert into s.q1 select generate_series(1, 900); create view s.vt as select * from s.t;
+    create function s.counted() returns bigint language plpgsql stable as 'begin return (select count(*) from s.n); end';
+    create view s.lazy as select id, s.counted() from s.p";
+
+const INHERIT: [&str; 2] = ["alter table s.n inherit s.t", "alter table s.n inherit s.q"];
+
 #[tokio::test]
-async fn a_key_that_sorts_otherwise_than_when_it_was_planned_ends_the_pages() {
+async fn older_rows_of_what_becomes_a_child_after_the_snapshot_are_not_among_those_that_were_there() {
+    let below = "create table s.m (id int primary key) partition by range (id);
+        alter table s.m attach partition s.n for values from (1000) to (2000);
+        alter table s.p attach partition s.m for values from (1000) to (2000)";
+    let [of_plain, of_parent] = INHERIT;
+    for version in both() {
+        for (args, change) in [
+            // Counted without them, the cap would say that the rows were all.
+            (&["--table", "s.w", "--max-rows", "950"][..], ATTACH),
+            (&["--table", "s.w"], ATTACH),
+            (&["--table", "s.w", "--readers", "1"], ATTACH),
+            (&["--table", "s.w", "--key", "id", "--partitions", "4"], ATTACH),
+            (&["--query", "select * from s.p"], ATTACH),
+            (&["--query", "select * from s.p", "--key", "id", "--partitions", "4"], ATTACH),
+            (&["--query", "select * from s.p"], below),
+            (&["--table", "s.lazy"], ATTACH),
+            (&["--table", "s.vt"], of_plain),
+            (&["--query", "select * from s.t", "--readers", "1"], of_plain),
+            (&["--table", "s.q", "--key", "id", "--partitions", "4"], of_parent),
+            // What a predicate reads beside the relation.
+            (&["--table", "s.t", "--where", "id + 500 in (select id from s.p)"], ATTACH),
+            (&["--table", "s.j", "--where", "id in (select id from s.t)", "--readers", "1"], of_plain),
+        ] {
+            let trees = async || {
+                let pg = pg(version).await;
+                pg.batch(&format!("{LEAVES}; {TREES}")).await;
+                pg
+            };
+            changed_without(&trees().await, "planned", args, change, "newcomers").await.expect(0);
+            let run = changed_at(&trees().await, "planned", args, change, 13).await;
+            assert!(run.stderr.contains("s.n came to inherit"), "{version}: {args:?}: {}", run.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_several_relations_only_those_fail_that_something_came_to_inherit_from() {
     for version in both() {
         let pg = pg(version).await;
-        pg.batch(
-            "create table t (k text collate pg_catalog.\"default\" primary key);
-            insert into t select chr(97 + i % 26) || i from generate_series(1, 300) i",
-        )
-        .await;
-        let pages = ["--table", "t", "--read-mode", "keyset", "--page-size", "100"];
-        changed_at(&pg, "planned", &pages, "alter table t alter k type text collate pg_catalog.\"C\"", 13).await;
+        pg.batch(&format!("{LEAVES}; {TREES}")).await;
+        let one = |table: &str| format!("[[export]]\ntable = '{table}'\nto = 'ROOT/{table}'\n");
+        let night = Night::new(&["s.w", "s.vt", "s.p"].map(one).concat());
+        let planned = Stop::at("planned");
+        let run = night.run(&pg, &["--readers", "2"]).stops([&planned]).spawn();
+        run.stands_at(&planned).await;
+        pg.batch(ATTACH).await;
+        planned.release();
+        let run = run.wait().await.expect(13);
+        assert_eq!(night.committed(), ["s.p", "s.vt"].map(str::to_owned).into(), "{}", run.stderr);
+        assert_eq!(manifest(&night.out("s.p"))["totals"]["rows"], 900);
+    }
+}
+
+#[tokio::test]
+async fn what_becomes_a_child_and_is_not_read_or_has_no_rows_yet_ends_nothing() {
+    let new = "create table s.new () inherits (s.t); insert into s.new values (5000)";
+    let [of_plain, of_parent] = INHERIT;
+    for version in both() {
+        for (args, change) in [
+            (&["--table", "s.t", "--key", "id", "--partitions", "4"][..], of_plain),
+            (&["--table", "s.t", "--max-rows", "950"], of_plain),
+            (&["--table", "s.t", "--where", "id > 0 or (select true)", "--readers", "1"], of_plain),
+            (&["--table", "s.q"], of_parent),
+            (&["--table", "s.p"], ATTACH),
+            (&["--table", "s.p", "--where", "id in (select id from s.q)"], ATTACH),
+            (&["--table", "s.vt"], new),
+            (&["--table", "s.vt", "--readers", "1"], new),
+            // What a function reads was locked by nobody before.
+            (&["--table", "s.lazy"], "create index on s.n (id)"),
+            (&["--table", "s.lazy", "--readers", "1"], "select"),
+        ] {
+            let pg = pg(version).await;
+            pg.batch(&format!("{LEAVES}; {TREES}")).await;
+            let run = changed_at(&pg, "planned", args, change, 0).await;
+            assert_eq!(run.report["rows"], 900, "{version}: {args:?}");
+        }
     }
 }

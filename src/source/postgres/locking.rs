@@ -234,6 +234,19 @@ pub(super) async fn behind(session: &Session, root: u32) -> Result<BTreeSet<u32>
     rows.iter().map(|row| value(row, 0)).collect()
 }
 
+/// The tables among what relation `root` is made of, or among all that the session's transaction has locked, that inherit
+/// from no other of these.
+pub(super) async fn heads(session: &Session, root: Option<u32>) -> Result<Vec<u32>, SourceError> {
+    let sql = closed(&format!(
+        "{BEHIND} SELECT c.oid FROM named JOIN pg_catalog.pg_class c ON c.oid = named.oid \
+        WHERE c.relkind = ANY ('{{r,p,f}}'::\"char\"[]) AND NOT EXISTS ( \
+            SELECT FROM pg_catalog.pg_inherits i JOIN named n ON n.oid = i.inhparent WHERE i.inhrelid = c.oid)"
+    ));
+    let types: [(&(dyn ToSql + Sync), Type); 2] = [(&root, Type::OID), (&oid::FIRST_NORMAL, Type::OID)];
+    let rows = query(session, "listing what others may inherit from", &sql, &types).await?;
+    rows.iter().map(|row| value(row, 0)).collect()
+}
+
 /// What the lock session holds.
 pub(super) async fn held(session: &Session) -> Result<Vec<u32>, SourceError> {
     let sql = closed(

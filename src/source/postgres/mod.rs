@@ -24,6 +24,7 @@ mod lock_set;
 mod locking;
 mod meaning;
 mod near_table;
+mod newcomers;
 mod order;
 mod partition_reading;
 mod permits;

@@ -12,6 +12,7 @@ use super::connect::Session;
 use super::copy::Copy;
 use super::decode::RowKey;
 use super::leaves::{compare, groups, lock, lock_and_compare, release, same_leaves, unlock};
+use super::newcomers;
 use super::permits::Permit;
 use super::session::{identifier, send_text_as_stored};
 use super::snapshot::Locks;
@@ -64,6 +65,8 @@ pub(super) struct PartitionReading {
     now: Option<StatementRead>,
     session: Option<Session>,
     copy: Option<Copy>,
+    /// What the session has locked, and what nobody knew of.
+    strangers: Vec<u32>,
     /// Held for as long as it is read.
     permit: Permit,
 }
@@ -84,7 +87,9 @@ impl PartitionReading {
         let columns: Arc<[PgColumn]> = plan.columns.clone().into();
         let steps = steps(&plan, partition, manner.checked);
         let session = Some(session);
-        let mut reading = Self { manner, plan, columns, what, steps, now: None, session, copy: None, permit };
+        let strangers = Vec::new();
+        let mut reading =
+            Self { manner, plan, columns, what, steps, now: None, session, copy: None, strangers, permit };
         reading.lock_own().await?;
         reading.begin_next().await?;
         Ok(reading)
@@ -112,9 +117,16 @@ impl PartitionReading {
             let ended = match (&self.session, self.manner.own.is_some() && self.steps.is_empty()) {
                 (Some(session), true) => {
                     let (ended, unlocked) = tokio::join!(self.end_step(), unlock(session));
-                    ended.and(unlocked)
+                    ended.and_then(|strangers| unlocked.map(|()| strangers))
                 }
                 _ => self.end_step().await,
+            };
+            let ended = match ended {
+                Ok(strangers) => {
+                    self.strangers.extend(strangers);
+                    self.meet_strangers().await
+                }
+                Err(error) => Err(error),
             };
             if let Err(error) = ended {
                 return Err(self.given_up(error));
@@ -178,19 +190,53 @@ impl PartitionReading {
         }
     }
 
-    /// Makes sure that what was read is what was planned.
-    async fn end_step(&self) -> Result<(), SourceError> {
+    /// Makes sure that what was read is what was planned. Gives what else the session has locked.
+    async fn end_step(&self) -> Result<Vec<u32>, SourceError> {
         let (Some(step), Some(session)) = (&self.now, &self.session) else { return Err(gone(&self.what)) };
         let leaves = self.leaves(step);
-        if !leaves.is_empty() {
-            same_leaves(session, leaves).await?;
-            if self.manner.checked.is_some() {
-                release(session).await?;
+        let comparing = async {
+            match &self.manner.named {
+                _ if !leaves.is_empty() => same_leaves(session, leaves).await,
+                Some(named) => catalog::same_relation(session, &named.name, named.oid, named.tables).await,
+                None => Ok(()),
             }
-        } else if let Some(named) = &self.manner.named {
-            catalog::same_relation(session, &named.name, named.oid, named.tables).await?;
+        };
+        let looking = newcomers::strangers(session, &self.plan.relation.reading.parents);
+        let (same, strangers) = tokio::join!(comparing, looking);
+        same?;
+        let strangers = strangers?;
+        if !leaves.is_empty() && self.manner.checked.is_some() {
+            release(session).await?;
         }
-        Ok(())
+        Ok(strangers)
+    }
+
+    /// Once all is read, makes sure that nothing has come to inherit from it, where the session has locked something that
+    /// nobody knew of.
+    async fn meet_strangers(&mut self) -> Result<(), SourceError> {
+        let Some(step) = self.now.as_ref().filter(|_| self.steps.is_empty() && !self.strangers.is_empty()) else {
+            return Ok(());
+        };
+        let facts = &self.plan.relation.reading;
+        let apart = facts.alone || !self.leaves(step).is_empty();
+        // Of a table that is read by `ONLY` nobody's rows come beside its own, though its new children may be locked.
+        let own = self.manner.named.as_ref().filter(|_| apart).map(|named| named.oid);
+        let parents: Vec<u32> = facts.parents.iter().copied().filter(|oid| Some(*oid) != own).collect();
+        if parents.is_empty() {
+            return Ok(());
+        }
+        let watch = Arc::clone(&self.manner.watch);
+        // The only reader's transaction is the snapshot, and goes on.
+        let aside = if self.manner.home.is_some() { Some(watch.latest(true).await?) } else { None };
+        let Some(session) = aside.as_ref().or(self.session.as_ref()) else { return Err(gone(&self.what)) };
+        if aside.is_none() {
+            watch.renew(session).await?;
+        }
+        let met = newcomers::refuse(session, &parents, &self.strangers).await;
+        if let Some(session) = aside.or_else(|| self.session.take()) {
+            session.discard();
+        }
+        met
     }
 
     /// The error of a statement, with the column and the row where only a search finds them.

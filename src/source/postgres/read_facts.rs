@@ -1,13 +1,17 @@
-//! What of a relation says how it may be read: foreign tables behind it, and texts that mean whole rows.
+//! What of a relation says how it may be read: foreign tables behind it, tables that others may come to inherit from, and
+//! texts that mean whole rows.
 
 use tokio_postgres::types::Type;
 
 use super::catalog::{self, CatalogRelation, TreeNode};
 use super::closed::closed;
 use super::connect::Session;
+use super::fixed_now::texts;
+use super::locking::heads;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::SourceError;
+use crate::source::postgres::plan::mentions::Mentions;
 use crate::source::postgres::plan::whole_row::{RelationNames, may_name_whole_row};
 use crate::source::postgres::plan::{ReadingFacts, RelationFacts};
 
@@ -22,18 +26,42 @@ pub(super) async fn facts(
     let foreign_leaves: Vec<u32> = tree.iter().filter(|node| node.relkind == "f").map(|node| node.oid).collect();
     let has_text = shape.predicate.is_some() || !shape.expressions.is_empty();
     let reads_tables_only = matches!(relation.kind, RelationKind::Table | RelationKind::PartitionedTable) && !has_text;
-    let foreign = if foreign_leaves.is_empty() && reads_tables_only {
-        Vec::new()
-    } else {
-        foreign_tables(anchor, &foreign_leaves).await?
+    let finding = async {
+        let nothing = foreign_leaves.is_empty() && reads_tables_only;
+        if nothing { Ok(Vec::new()) } else { foreign_tables(anchor, &foreign_leaves).await }
     };
+    let (foreign, parents) = tokio::join!(finding, parents(anchor, shape, found, tree));
+    let (foreign, parents) = (foreign?, parents?);
     let whole_rows = match found {
         Some(found) if has_text && relation.leaves.iter().any(|leaf| leaf.oid != found.oid) => {
             may_name_whole_rows(anchor, shape, found, relation).await?
         }
         _ => false,
     };
-    Ok(ReadingFacts { whole_rows, foreign })
+    let alone = matches!(relation.kind, RelationKind::Table | RelationKind::ForeignTable) && tree.len() == 1;
+    Ok(ReadingFacts { whole_rows, foreign, alone, parents })
+}
+
+/// The tables that are read with all that inherits from them. Of a partitioned table that is named the partitions are
+/// counted as it is read.
+async fn parents(
+    anchor: &Session,
+    shape: &ShapeOptions,
+    found: Option<&CatalogRelation>,
+    tree: &[TreeNode],
+) -> Result<Vec<u32>, SourceError> {
+    if failpoint::off("newcomers") {
+        return Ok(Vec::new());
+    }
+    match found {
+        // A statement in a text reads tables of its own.
+        Some(found) if !texts(shape).any(|text| Mentions::of(text).statement) => match found.kind {
+            RelationKind::View => heads(anchor, Some(found.oid)).await,
+            RelationKind::Table if tree.len() > 1 => Ok(vec![found.oid]),
+            _ => Ok(Vec::new()),
+        },
+        _ => heads(anchor, None).await,
+    }
 }
 
 /// Whether an expression or the predicate may mean another row when it is read from a leaf than from the relation.

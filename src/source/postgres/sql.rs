@@ -213,6 +213,8 @@ fn carried(value: &str, wire: Wire) -> String {
 pub(crate) fn relation(facts: &RelationFacts) -> String {
     match facts.kind {
         RelationKind::Query => format!("(\n{}\n) AS {}{}", facts.sql_name, facts.alias, aliases(facts)),
+        // What comes to inherit from it later has rows that were never its own.
+        _ if facts.reading.alone => heap(facts, &facts.sql_name),
         _ => format!("{} AS {}", facts.sql_name, facts.alias),
     }
 }

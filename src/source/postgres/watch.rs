@@ -302,9 +302,14 @@ impl Watch {
             Some(session) => session,
             None => self.sessions.get_whole().await?,
         };
-        session.batch("leaving the snapshot", "ROLLBACK").await?;
-        begin(&session, Begin::Latest, &format!("{}watch", self.application)).await?;
+        self.renew(&session).await?;
         Ok(session)
+    }
+
+    /// Has a session see the newest catalog in place of what it saw. It is not to go back to the pool.
+    pub(super) async fn renew(&self, session: &Session) -> Result<(), SourceError> {
+        session.batch("leaving the snapshot", "ROLLBACK").await?;
+        begin(session, Begin::Latest, &format!("{}watch", self.application)).await
     }
 
     /// Keeps the looking session from being taken for dead.

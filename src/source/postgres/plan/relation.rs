@@ -56,6 +56,12 @@ pub struct ReadingFacts {
     /// The foreign tables among what is read, `schema.table` for people: each statement reads them at its own moment.
     #[serde(default)]
     pub foreign: Vec<String>,
+    /// Whether it is one table from which nothing inherits: what inherits from it later is left out by `ONLY`.
+    #[serde(default)]
+    pub alone: bool,
+    /// The tables, by their oids, that are read with all that inherits from them: more of it may come than was there.
+    #[serde(default)]
+    pub parents: Vec<u32>,
 }
 
 /// All that planning knows of the relation.
