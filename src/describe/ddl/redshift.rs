@@ -57,9 +57,12 @@ pub(super) fn script(export: &Export<'_>, name: &TableName, script: &mut Script)
         }
     }
     script.note(export.has_column(&ValueKind::is_text), "VARCHAR holds 65,535 bytes: COPY fails over longer text");
+    // By name into a table that has other columns or another order. COPY maps Parquet by place alone, and JSON by name.
+    let names: Vec<String> = export.columns.iter().map(|column| double_quoted(column.name)).collect();
+    let into = if format == Format::Csv { format!("{table} (\n{}\n)", lines(&names, "    ")) } else { table.clone() };
     script.statements.extend([
         format!("CREATE TABLE {table} (\n{}\n)", lines(&columns, "    ")),
-        format!("COPY {table}\nFROM {manifest}\nIAM_ROLE default\nMANIFEST\n{}", options.join("\n")),
+        format!("COPY {into}\nFROM {manifest}\nIAM_ROLE default\nMANIFEST\n{}", options.join("\n")),
     ]);
 }
 

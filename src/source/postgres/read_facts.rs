@@ -38,7 +38,8 @@ pub(super) async fn facts(
         }
         _ => false,
     };
-    let alone = matches!(relation.kind, RelationKind::Table | RelationKind::ForeignTable) && tree.len() == 1;
+    let whole = matches!(tree, [only] if !only.only_hides);
+    let alone = matches!(relation.kind, RelationKind::Table | RelationKind::ForeignTable) && whole;
     Ok(ReadingFacts { whole_rows, foreign, alone, parents })
 }
 

@@ -26,7 +26,23 @@ CREATE TABLE "orders" (
     "born" VARCHAR(65535)
 );
 
-COPY "orders"
+COPY "orders" (
+    "id",
+    "flag",
+    "count",
+    "weight",
+    "price",
+    "note",
+    "doc",
+    "raw",
+    "key",
+    "day",
+    "opens",
+    "at",
+    "at_utc",
+    "tags",
+    "born"
+)
 FROM 's3://lake/orders/_redshift/manifest'
 IAM_ROLE default
 MANIFEST
