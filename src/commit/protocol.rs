@@ -289,6 +289,8 @@ impl Commit<'_> {
                         Some(single) if self.may_overwrite(&object.path) => {
                             self.destination.publish_over(object, single.before.as_deref()).await
                         }
+                        // An object store would replace what has come to stand there while the run went on.
+                        Some(single) if single.before.is_some() => Err(self.taken(&object.path)),
                         _ => self.destination.publish(object).await,
                     };
                     failed.fetch_or(result.is_err(), Ordering::Relaxed);
@@ -305,6 +307,11 @@ impl Commit<'_> {
             first_error = first_error.or(result.err());
         }
         first_error.map_or(Ok(()), Err)
+    }
+
+    fn taken(&self, path: &str) -> StoreError {
+        let why = "somebody has written it since the run began";
+        StoreError::new("publishing", self.destination.object_url(path), StoreFault::Taken, why)
     }
 
     /// Names of parts are of one attempt and never taken; only a single file's key can be.

@@ -37,6 +37,8 @@ pub(crate) fn column(name: &str, type_name: &str, carrier: Carrier, nullable: bo
         may_show: !texts.contains(&type_name),
         free_text: texts.contains(&type_name),
         rewritten: false,
+        text_varies: false,
+        shared_name: None,
         note: None,
         statistics: ColumnStatistics::default(),
     }

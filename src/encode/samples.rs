@@ -33,6 +33,8 @@ pub(crate) fn column(name: &str, carrier: Carrier) -> ColumnPlan {
         ordered: true,
         may_show: false,
         rewritten: false,
+        text_varies: false,
+        shared_name: None,
         note: None,
         statistics: ColumnStatistics::default(),
     }

@@ -237,6 +237,12 @@ pub struct ColumnPlan {
     pub free_text: bool,
     /// Whether a policy writes every value otherwise than it would be without it; each is then counted as changed.
     pub rewritten: bool,
+    /// Whether another format, or no policy, would write another text for a value: equal values would have other hashes there.
+    #[serde(default)]
+    pub text_varies: bool,
+    /// The name that the source gives it, where that is another column's too and both are told apart by numbers.
+    #[serde(default)]
+    pub shared_name: Option<String>,
     /// What a person should know of this column, for example "sent as its output text".
     pub note: Option<String>,
     /// The source's statistics, where there are any.

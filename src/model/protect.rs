@@ -129,9 +129,9 @@ impl ProtectMisfit {
 
 impl ProtectOptions {
     /// What protects a column of the output: by its own name or, where it is a column of the source under another one, by that
-    /// of the source; the stricter of both.
+    /// of the source; the strictest.
     pub fn of(&self, column: &ColumnPlan) -> Option<Protection> {
-        self.of_name(&column.name).max(column.origin.column().and_then(|name| self.of_name(name)))
+        names(column).filter_map(|name| self.of_name(name)).max()
     }
 
     /// A rule of exactly the name, else the strictest pattern.
@@ -230,9 +230,7 @@ impl ProtectOptions {
 impl ProtectRule {
     /// Whether one of the columns has such a name.
     pub fn is_for_some(&self, columns: &[ColumnPlan]) -> bool {
-        columns
-            .iter()
-            .any(|column| self.is_for(&column.name) || column.origin.column().is_some_and(|name| self.is_for(name)))
+        columns.iter().any(|column| names(column).any(|name| self.is_for(name)))
     }
 
     fn is_for(&self, name: &str) -> bool {
@@ -240,11 +238,17 @@ impl ProtectRule {
     }
 }
 
+/// What a column is called in the output and at the source.
+fn names(column: &ColumnPlan) -> impl Iterator<Item = &str> {
+    let others = column.origin.column().into_iter().chain(column.shared_name.as_deref());
+    std::iter::once(column.name.as_str()).chain(others)
+}
+
 /// Whether a value has one text that all formats agree on.
-fn has_text(ColumnPlan { carrier, type_name, .. }: &ColumnPlan) -> bool {
+fn has_text(ColumnPlan { carrier, type_name, text_varies, .. }: &ColumnPlan) -> bool {
     let rounded = matches!(carrier, Carrier::Timestamp { unit: Precision::Millis, .. });
-    // NDJSON has texts of other types as JSON, with quotes, and numbers of `money` without its sign.
-    let of_one_format =
-        *carrier == Carrier::Json && !type_name.to_ascii_lowercase().starts_with("json") || type_name == "money";
-    !carrier.is_nested() && !rounded && !of_one_format && !matches!(carrier, Carrier::Decimal256 { .. })
+    // NDJSON has texts of other types as JSON, with quotes.
+    let of_one_format = *carrier == Carrier::Json && !type_name.to_ascii_lowercase().starts_with("json");
+    let varies = *text_varies || of_one_format;
+    !carrier.is_nested() && !rounded && !varies && !matches!(carrier, Carrier::Decimal256 { .. })
 }

@@ -300,16 +300,49 @@ async fn what_cannot_be_protected_is_refused() {
 #[tokio::test]
 async fn what_formats_have_different_texts_of_is_not_hashed() {
     let pg = pg(18).await;
-    pg.batch("create extension ltree; create table t as select '12.34'::money as price, '1.2'::ltree as path, '{\"a\":1}'::jsonb as j")
-        .await;
+    pg.batch(
+        "create extension ltree; create domain fee as money;
+        create table t as select '12.34'::money as price, '1.2'::ltree as path, '{\"a\":1}'::jsonb as j, '1'::fee as fee,
+            42::numeric as n, 42::numeric(9, 2) as two, array['{\"a\":1}'::jsonb] as js, 7 as i",
+    )
+    .await;
     let key = Keyed::new(KEY);
-    for (column, format, code) in
-        [("price", "csv", 2), ("price", "ndjson", 2), ("path", "ndjson", 2), ("j", "ndjson", 0)]
-    {
+    for (column, format, more, code) in [
+        ("price", "csv", "", 2),
+        ("price", "ndjson", "", 2),
+        ("fee", "parquet", "", 2),
+        ("path", "ndjson", "", 2),
+        ("j", "ndjson", "", 0),
+        ("js", "ndjson", "", 2),
+        ("n", "parquet", "text", 0),
+        ("n", "parquet", "decimal(38,9)", 2),
+        ("n", "parquet", "double", 2),
+        ("two", "parquet", "decimal(38,9)", 0),
+        ("i", "parquet", "double", 0),
+    ] {
         let protect = format!("{column}=hash");
-        let args = ["--table", "t", "--format", format, "--protect", &protect, "--protect-key-file", &key.file];
-        let run = command(&pg, "out.d", &args).run().await.expect(code);
+        let fixed = ["--table", "t", "--format", format, "--protect", &protect, "--protect-key-file", &key.file];
+        let numeric = ["--unconstrained-numeric", more];
+        let args = [&fixed[..], if more.is_empty() { &[] } else { &numeric }].concat();
+        let folder = tempfile::tempdir().unwrap();
+        let run = command(&pg, folder.path().to_str().unwrap(), &args).run().await.expect(code);
         assert!(code == 0 || run.stderr.contains("cannot be protected by hash"), "{}", run.stderr);
+    }
+}
+
+/// A second column of a name has a number in the output, and is protected as the first.
+#[tokio::test]
+async fn a_number_behind_a_name_takes_no_column_out_of_its_protection() {
+    let pg = pg(18).await;
+    let query = "select 1 as id, 'planted one' as email, 'planted two' as email";
+    for how in ["email=null", "email=drop", "email_2=null"] {
+        let folder = tempfile::tempdir().unwrap();
+        let args = ["--query", query, "--duplicate-columns", "suffix", "--format", "csv", "--protect", how];
+        let dest = folder.path().join("out");
+        command(&pg, dest.to_str().unwrap(), &args).run().await.expect(0);
+        let text = String::from_utf8(crate::support::job::data(&dest)).unwrap();
+        assert!(!text.contains("planted two"), "{how}: {text}");
+        assert_eq!(text.contains("planted one"), how == "email_2=null", "{how}: {text}");
     }
 }
 

@@ -340,6 +340,19 @@ async fn a_foreign_file_that_could_not_be_replaced_stays() {
     }
 }
 
+/// It came while the run went on, and was not to be replaced.
+#[tokio::test]
+async fn a_foreign_file_that_comes_meanwhile_is_not_replaced_unasked() {
+    let (_folder, destinations) = destinations("foreign-came");
+    for destination in destinations {
+        destination.put("orders.csv", "as long".into(), "text/csv").await.unwrap();
+        let new = single(&destination, "run-new").await;
+        let error = new.commit(&destination, &single_rules(OnExisting::Fail, None)).await.unwrap_err();
+        assert!(matches!(&error, ManifestError::Publish(cause) if cause.fault == StoreFault::Taken), "{error}");
+        assert_eq!(destination.read("orders.csv").await.unwrap().unwrap().bytes, "as long");
+    }
+}
+
 /// Lets the clock go on by more than a file system's times differ by.
 async fn later() {
     tokio::time::sleep(Duration::from_millis(20)).await;

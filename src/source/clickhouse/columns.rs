@@ -202,6 +202,8 @@ fn one(
         carrier: mapping.carrier,
         policies: terms.policies,
         rewritten: mapping.rewritten.is_some(),
+        text_varies: mapping.rewritten.is_some_and(|word| word != "text"),
+        shared_name: None,
         note: mapping.note,
         statistics: ColumnStatistics::default(),
     };

@@ -19,6 +19,8 @@ fn plan(name: &str, carrier: Carrier) -> ColumnPlan {
         may_show: true,
         free_text: false,
         rewritten: false,
+        text_varies: false,
+        shared_name: None,
         note: None,
         statistics: ColumnStatistics::default(),
     }

@@ -158,6 +158,8 @@ impl Rows {
             may_show: !words,
             free_text: words,
             rewritten: false,
+            text_varies: false,
+            shared_name: None,
             note: None,
             statistics: ColumnStatistics::default(),
         }

@@ -7,7 +7,9 @@ use super::extremes::ordered;
 use super::members::{self, Reach, reaches};
 use super::numbered;
 use super::oid;
-use super::type_mapping::{self, ServerTypes, Terms, TypeMapping, is_free_text, map_type, values_are_safe};
+use super::type_mapping::{
+    self, ServerTypes, Terms, TypeMapping, is_free_text, map_type, text_varies, values_are_safe,
+};
 use super::words::{may_null, words};
 use crate::model::{
     CharPadding, ColumnChoice, ColumnOrigin, ColumnPlan, DuplicateColumns, Format, InvalidUtf8, JsonLargeNumbers,
@@ -57,7 +59,9 @@ pub fn columns(
     for (place, column) in selected {
         let wanted = renamed.get(column.name.as_str()).copied().unwrap_or(&column.name);
         let name = names.take(wanted)?;
-        plans.push(column_plan(name, wanted, ColumnOrigin::Column(called[place].clone()), column, rules)?);
+        let mut plan = column_plan(name, wanted, ColumnOrigin::Column(called[place].clone()), column, rules)?;
+        plan.output.shared_name = (called[place] != column.name).then(|| column.name.clone());
+        plans.push(plan);
     }
     let taken_by_columns = names.taken.clone();
     for ((name, expression), described) in shape.expressions.iter().zip(expressions) {
@@ -209,6 +213,8 @@ fn column_plan(
         nullable: !facts.not_null || may_null(&mapping, &terms),
         name,
         origin,
+        shared_name: None,
+        text_varies: text_varies(&facts.pg_type, &mapping),
         type_name: facts.pg_type.name.clone(),
         sent_as: mapping.wire.word().to_owned(),
         ordered: ordered(facts, &mapping.carrier, &policies),

@@ -149,6 +149,8 @@ impl PgColumn {
             policy: "lossless".to_owned(),
             ordered: false,
             rewritten: false,
+            text_varies: false,
+            shared_name: None,
             note: None,
             statistics: ColumnStatistics::default(),
         };

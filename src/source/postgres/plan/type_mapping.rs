@@ -128,6 +128,22 @@ fn parquet(pg_type: &PgType, terms: &Terms) -> TypeMapping {
     annotated(carrier, pg_type, terms)
 }
 
+/// Whether a value's text depends on the format or on a policy: `42` is `42.00` as a decimal of two places.
+pub(super) fn text_varies(pg_type: &PgType, mapping: &TypeMapping) -> bool {
+    let cut_digits = pg_type.base_oid == oid::NUMERIC
+        && match mapping.carrier {
+            Carrier::Float64 => true,
+            Carrier::Decimal128 { .. } | Carrier::Decimal256 { .. } => {
+                numeric_digits(pg_type.typmod).is_none_or(|(precision, _)| precision > DECIMAL128_DIGITS)
+            }
+            _ => false,
+        };
+    let of_one_format = mapping.wire == Wire::JsonText
+        || pg_type.base_oid == oid::MONEY
+        || pg_type.kind == TypeKind::Extension(ExtensionType::Geometry);
+    cut_digits || of_one_format || mapping.rewritten.is_some_and(|word| word != "text")
+}
+
 /// What a person should know of the column, and whether all of it is written otherwise.
 pub(super) fn annotated(carrier: Carrier, pg_type: &PgType, terms: &Terms) -> TypeMapping {
     let mapping = TypeMapping::binary(carrier);
