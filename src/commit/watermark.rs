@@ -2,8 +2,8 @@
 
 use crate::base::text::ordinal::{greater, ordinal};
 use crate::model::{
-    AskedColumns, ColumnPlan, OutputRules, PartitionReceipt, PlannedWatermark, Protection, SchemaChange, Watermark,
-    WatermarkScale,
+    AskedColumns, Carrier, ColumnPlan, InvalidUtf8, OutputRules, PartitionReceipt, PlannedWatermark, Precision,
+    Protection, SchemaChange, TimestampPrecision, Watermark, WatermarkScale,
 };
 
 /// The watermark of an export. One that a cap cut short hands on what it went on from: its own rows say nothing of those
@@ -49,11 +49,22 @@ pub(super) fn watermark(
 /// that differ. Equal hashes are of equal values.
 fn output_names(key: &[String], columns: &[ColumnPlan], rules: OutputRules<'_>) -> Vec<String> {
     let tells = |column: &&ColumnPlan| match rules.protect.and_then(|protect| protect.of(column)) {
-        None | Some(Protection::Hash) => true,
+        None => keeps_apart(column),
+        Some(Protection::Hash) => true,
         Some(Protection::Mask | Protection::Null | Protection::Drop) => false,
     };
     let output = |name: &String| output_column(name, columns).filter(tells).map(|column| column.name.clone());
     key.iter().map(output).collect::<Option<_>>().unwrap_or_default()
+}
+
+/// Whether values of a key that differ do so in the files: a policy may round them, or write the same for several.
+fn keeps_apart(column: &ColumnPlan) -> bool {
+    let policies = &column.policies;
+    let milliseconds = matches!(column.carrier, Carrier::Timestamp { unit: Precision::Millis, .. });
+    let rounded = milliseconds && policies.timestamp_precision != TimestampPrecision::MillisExact
+        || column.carrier == Carrier::Float64 && column.text_varies;
+    // A key has no NULLs at the source.
+    !rounded && !column.nullable && policies.invalid_utf8 != InvalidUtf8::Replace
 }
 
 fn output_column<'a>(name: &str, columns: &'a [ColumnPlan]) -> Option<&'a ColumnPlan> {

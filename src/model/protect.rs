@@ -107,7 +107,7 @@ pub enum ProtectMisfit {
         how: &'static str,
     },
     /// The files would have no columns.
-    #[error("--protect drops every column")]
+    #[error("--protect and the folders of --partition-by leave the files no column")]
     NothingLeft,
 }
 
@@ -198,7 +198,9 @@ impl ProtectOptions {
                 return Err(ProtectMisfit::Type { name, type_name, how: how.word() });
             }
         }
-        if !columns.is_empty() && columns.iter().all(|column| self.of(column) == Some(Protection::Drop)) {
+        let in_folders = |column: &ColumnPlan| folders.is_some_and(|it| !it.keep && it.columns.contains(&column.name));
+        let left_out = |column: &ColumnPlan| in_folders(column) || self.of(column) == Some(Protection::Drop);
+        if !columns.is_empty() && columns.iter().all(left_out) {
             return Err(ProtectMisfit::NothingLeft);
         }
         Ok(())

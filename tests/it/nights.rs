@@ -258,6 +258,37 @@ async fn a_view_of_the_newest_rows_needs_keys_that_are_told_apart() {
     }
 }
 
+/// Two rows whose keys are rounded to one would be one row of the view.
+#[tokio::test]
+async fn a_view_of_the_newest_rows_needs_keys_that_are_kept_apart() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (device int, at timestamptz, n numeric, primary key (device, at), unique (n));
+        create table u (n numeric primary key, at timestamptz);
+        insert into t values (1, '2026-01-01 00:00:00.0001+00', 1), (1, '2026-01-01 00:00:00.0004+00', 2);
+        insert into u values (9007199254740992, now()), (9007199254740993, now())",
+    )
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    for (number, (table, args, key)) in [
+        ("t", &[][..], &["device", "at"][..]),
+        ("t", &["--timestamp-precision", "ms"], &[]),
+        ("t", &["--preset", "athena"], &[]),
+        ("u", &[], &["n"]),
+        ("u", &["--unconstrained-numeric", "double"], &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let to = folder.path().join(format!("{number}/load=1"));
+        let fixed = ["export", "--from", &pg.url, "--table", table, "--watermark", "at", "--to", to.to_str().unwrap()];
+        outhaul(fixed.iter().chain(args)).run().await.expect(0);
+        assert_eq!(manifest(&to)["watermark"]["key"], serde_json::json!(key), "{table} {args:?}");
+        let sql = std::fs::read_to_string(to.join("_ddl/duckdb.sql")).unwrap();
+        assert_eq!(sql.contains("_current\" AS"), !key.is_empty(), "{sql}");
+    }
+}
+
 #[tokio::test]
 async fn the_newest_rows_of_all_loads_are_the_table() {
     let pg = pg(18).await;

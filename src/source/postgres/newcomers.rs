@@ -5,6 +5,7 @@
 //! Such a statement has locked them. So what a session holds is compared with what inherited under the snapshot; what a
 //! function reads as it runs has been locked by nobody before, too, and the newest catalog tells one from the other.
 
+use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
 use super::catalog::{TypedParameter, query, value};
@@ -40,19 +41,20 @@ pub(super) async fn strangers(session: &Session, parents: &[u32]) -> Result<Vec<
     rows.iter().map(|row| value(row, 0)).collect()
 }
 
-/// Makes sure that no stranger inherits from `parents` by now, over a session that sees the newest catalog.
+/// Which of the strangers (`$2`) inherits from the parents (`$1`) by now. To be asked where the newest catalog is seen, and to
+/// be [`closed`] before.
+pub(super) fn question() -> String {
+    "FAMILY SELECT c.oid::regclass::text FROM family f JOIN pg_catalog.pg_class c ON c.oid = f.oid \
+        WHERE c.oid = ANY ($2) AND c.relkind = ANY ('{r,f}'::\"char\"[]) ORDER BY c.oid LIMIT 1"
+        .replace("FAMILY", FAMILY)
+}
+
+/// What is to be said of its answer.
 ///
 /// # Errors
-/// [`SourceFault::SchemaChanged`] where one does.
-pub(super) async fn refuse(session: &Session, parents: &[u32], strangers: &[u32]) -> Result<(), SourceError> {
-    let sql = closed(
-        &"FAMILY SELECT c.oid::regclass::text FROM family f JOIN pg_catalog.pg_class c ON c.oid = f.oid \
-        WHERE c.oid = ANY ($2) AND c.relkind = ANY ('{r,f}'::\"char\"[]) ORDER BY c.oid LIMIT 1"
-            .replace("FAMILY", FAMILY),
-    );
-    let parameters: [TypedParameter<'_>; 2] = [(&parents, Type::OID_ARRAY), (&strangers, Type::OID_ARRAY)];
-    let rows = query(session, "looking for what has come to inherit", &sql, &parameters).await?;
-    let Some(row) = rows.first() else { return Ok(()) };
+/// [`SourceFault::SchemaChanged`] where there is one.
+pub(super) fn refuse(answer: &[Row]) -> Result<(), SourceError> {
+    let Some(row) = answer.first() else { return Ok(()) };
     let name: &str = value(row, 0)?;
     let message = format!("{name} came to inherit from a table after the snapshot was taken, and was read with it");
     Err(SourceError::new(SourceFault::SchemaChanged, message)

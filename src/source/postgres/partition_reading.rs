@@ -213,7 +213,7 @@ impl PartitionReading {
 
     /// Once all is read, makes sure that nothing has come to inherit from it, where the session has locked something that
     /// nobody knew of.
-    async fn meet_strangers(&mut self) -> Result<(), SourceError> {
+    async fn meet_strangers(&self) -> Result<(), SourceError> {
         let Some(step) = self.now.as_ref().filter(|_| self.steps.is_empty() && !self.strangers.is_empty()) else {
             return Ok(());
         };
@@ -225,18 +225,7 @@ impl PartitionReading {
         if parents.is_empty() {
             return Ok(());
         }
-        let watch = Arc::clone(&self.manner.watch);
-        // The only reader's transaction is the snapshot, and goes on.
-        let aside = if self.manner.home.is_some() { Some(watch.latest(true).await?) } else { None };
-        let Some(session) = aside.as_ref().or(self.session.as_ref()) else { return Err(gone(&self.what)) };
-        if aside.is_none() {
-            watch.renew(session).await?;
-        }
-        let met = newcomers::refuse(session, &parents, &self.strangers).await;
-        if let Some(session) = aside.or_else(|| self.session.take()) {
-            session.discard();
-        }
-        met
+        self.manner.watch.meet(&parents, &self.strangers).await
     }
 
     /// The error of a statement, with the column and the row where only a search finds them.

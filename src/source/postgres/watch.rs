@@ -10,10 +10,11 @@ use tokio::sync::Mutex;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 
-use super::catalog::{query, value};
+use super::catalog::{TypedParameter, query, value};
 use super::closed::closed;
 use super::connect::{Session, Sessions};
 use super::culprit::{IN_THE_WAY, with_culprit};
+use super::newcomers;
 use super::session::{Begin, begin};
 use super::silence::{BACKEND, BackendState, INQUIRY_TIMEOUT};
 use super::snapshot::{self, Locks, Waiting};
@@ -223,6 +224,15 @@ impl Watch {
         BackendState::of(self.ask(BACKEND, &[(&pid, Type::INT4), (&self.application, Type::TEXT)]).await)
     }
 
+    /// Makes sure that no stranger inherits from `parents` by now.
+    ///
+    /// # Errors
+    /// [`SourceFault::SchemaChanged`] where one does.
+    pub(super) async fn meet(&self, parents: &[u32], strangers: &[u32]) -> Result<(), SourceError> {
+        let parameters: [TypedParameter<'_>; 2] = [(&parents, Type::OID_ARRAY), (&strangers, Type::OID_ARRAY)];
+        newcomers::refuse(&self.ask(&newcomers::question(), &parameters).await?)
+    }
+
     /// Adds to a reader's error who is in its way, where that can be found out.
     pub(crate) async fn explain(&self, error: SourceError, relation: Option<&str>) -> SourceError {
         if !error.is_lock_conflict() {
@@ -302,14 +312,9 @@ impl Watch {
             Some(session) => session,
             None => self.sessions.get_whole().await?,
         };
-        self.renew(&session).await?;
-        Ok(session)
-    }
-
-    /// Has a session see the newest catalog in place of what it saw. It is not to go back to the pool.
-    pub(super) async fn renew(&self, session: &Session) -> Result<(), SourceError> {
         session.batch("leaving the snapshot", "ROLLBACK").await?;
-        begin(session, Begin::Latest, &format!("{}watch", self.application)).await
+        begin(&session, Begin::Latest, &format!("{}watch", self.application)).await?;
+        Ok(session)
     }
 
     /// Keeps the looking session from being taken for dead.
