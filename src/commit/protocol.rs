@@ -214,8 +214,11 @@ impl Commit<'_> {
         };
         if let Some((_, journal)) = &self.rules.run {
             let noted: Option<CommitRecord> = journal.commit().await.map_err(ManifestError::Owner)?;
-            if let Some(single) = noted.and_then(|record| record.single).filter(|single| single.is_of(part)) {
-                return Ok(Some(single));
+            match noted {
+                // Of a version that did not look: what stands there now may be the run's own.
+                Some(record) if record.single.is_none() => return Ok(None),
+                Some(CommitRecord { single: Some(single), .. }) if single.is_of(part) => return Ok(Some(single)),
+                _ => {}
             }
         }
         SingleRecord::look(self.destination, part).await.map(Some).map_err(ManifestError::Look)

@@ -347,6 +347,31 @@ async fn as_few_connections_as_there_are_do() {
     }
 }
 
+/// A function of a view may read what nobody knew of. That it inherits from nothing is found out without another connection,
+/// and without ending the transaction of a keeper that reads.
+#[tokio::test]
+async fn what_a_function_reads_takes_no_connection_more() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table other (id int); insert into other values (1);
+        create function counted() returns bigint stable language plpgsql as $$ begin return (select count(*) from other); end $$;
+        create table p (id int) partition by list (id); create table p1 partition of p default;
+        insert into p select generate_series(1, 5000); create view lazy as select id, counted() as c from p",
+    )
+    .await;
+    let (url, role) = pg.role("").await;
+    pg.batch(&format!("grant select on all tables in schema public to {role}; alter role {role} connection limit 2"))
+        .await;
+    for args in [&["--readers", "1"][..], &["--readers", "2", "--key", "id", "--partitions", "4"]] {
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("out");
+        let fixed = ["export", "--from", &url, "--table", "lazy", "--to", to.to_str().unwrap(), "--report", "json"];
+        let run = outhaul(fixed.iter().chain(args)).run().await.expect(0);
+        assert_eq!(run.report["rows"], 5000, "{args:?}: {}", run.stderr);
+        crate::support::job::no_sessions_left(&pg).await;
+    }
+}
+
 /// A server of another language gives the same exit codes and hints (PostgreSQL 15 of Debian has its translations).
 #[tokio::test]
 async fn a_server_that_speaks_german_is_understood() {
