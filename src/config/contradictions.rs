@@ -306,7 +306,7 @@ impl Contradictions<'_> {
         if given.format == Some(Format::Source) {
             let keys = ["protect", "protect_file", "protect_key_file", "protect_key_command"];
             let beside = "with --format source, whose rows nobody reads";
-            self.refuse(&keys, beside, "choose parquet, csv or ndjson");
+            self.refuse(&keys, beside, "choose parquet, csv or ndjson; a query then has no FORMAT at its end");
         }
     }
 

@@ -244,7 +244,8 @@ impl Coordinator {
     /// Has the source plan a partition anew. The changed plan is noted before anything of the old one is dropped.
     async fn replan(&mut self, partition: u32, error: ExportError) -> Result<(), ExportError> {
         let reading = &self.work.reading;
-        let Some(Replan { discard, add }) = reading.replan(self.work.relation, partition).await? else {
+        let replanned = reading.replan(self.work.relation, partition).await;
+        let Some(Replan { discard, add }) = replanned.map_err(|error| self.work.told(error))? else {
             return Err(error);
         };
         let planned = Planned::of(reading.as_ref(), self.work.relation, &self.work.format)?;

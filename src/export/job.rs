@@ -381,7 +381,9 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         asked.push(request.read_request_since(found.export()?));
         since.push(found);
     }
-    let reading = first.source.begin(asked).await?;
+    // Any of them may have values that nobody is to see.
+    let careful = requests.iter().find(|request| request.commit.protect.is_some()).unwrap_or(first);
+    let reading = first.source.begin(asked).await.map_err(|error| careful.told(error))?;
     let mut plans = Vec::new();
     for (relation, (export, request)) in job.exports.iter().zip(&requests).enumerate() {
         let planned = match (reading.refused(relation), reading.plan(relation)) {

@@ -64,3 +64,23 @@ pub(super) fn check_counts(plan: &Plan, request: &ExportRequest) -> Result<(), E
     Err(ExportError::new(ExportErrorKind::Usage, message)
         .with_hint("leave --max-rows, --tier and --min-rows out, or choose parquet, csv or ndjson"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commit::test_data::heap_plan;
+    use crate::model::{AbsentColumn, OutputRules, ProtectOptions, ProtectRule, Protection};
+
+    #[test]
+    fn bytes_of_the_source_have_no_columns_to_protect() {
+        for absent in [AbsentColumn::Refused, AbsentColumn::RefusedByAll(0), AbsentColumn::Told] {
+            let rule = ProtectRule { name: "a".to_owned(), pattern: false, how: Protection::Null, absent };
+            let protect = ProtectOptions { rules: vec![rule], ..ProtectOptions::default() };
+            let rules = OutputRules { folders: None, protect: Some(&protect) };
+            let plan = Plan { content: PlannedContent::Bytes, columns: Vec::new(), ..heap_plan() };
+            let error = check_columns(&plan, rules).unwrap_err();
+            assert_eq!(error.kind, ExportErrorKind::Usage, "{absent:?}");
+            assert!(error.hint.unwrap().contains("take the FORMAT away"), "{absent:?}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Carrier, ColumnPlan, CredentialCommand, FolderOptions, Plan, Precision};
+use super::{Carrier, ColumnPlan, CredentialCommand, FolderOptions, Plan, PlannedContent, Precision};
 use crate::base::glob;
 
 /// What is written instead of a column's values. A later one is stricter.
@@ -87,6 +87,9 @@ pub struct ProtectOptions {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtectMisfit {
+    /// The source makes the bytes, and they have no columns.
+    #[error("--protect is for columns, and the source's own FORMAT gives none")]
+    Bytes,
     /// An exact name that no column has.
     #[error("--protect names the column {0:?}, which the export does not have")]
     Unknown(String),
@@ -115,6 +118,7 @@ impl ProtectMisfit {
     /// What to do.
     pub fn hint(&self) -> &'static str {
         match self {
+            Self::Bytes => "take the FORMAT away from the query, or leave --protect and --protect-file out",
             Self::Unknown(_) => {
                 "name a column as it is called in the output; a pattern of --protect-file may match none"
             }
@@ -174,6 +178,9 @@ impl ProtectOptions {
     /// # Errors
     /// [`ProtectMisfit`].
     pub fn check(&self, plan: &Plan, folders: Option<&FolderOptions>) -> Result<(), ProtectMisfit> {
+        if plan.content == PlannedContent::Bytes {
+            return Err(ProtectMisfit::Bytes);
+        }
         let columns = &plan.columns;
         let refused = self.rules.iter().filter(|rule| rule.absent == AbsentColumn::Refused);
         if let Some(rule) = refused.into_iter().find(|rule| !rule.is_for_some(columns)) {

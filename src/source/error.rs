@@ -85,6 +85,13 @@ pub struct SourceError {
 /// The classes of SQLSTATEs that arise while rows are looked at: of data, of constraints, of functions.
 const ROW_CLASSES: [&str; 5] = ["22", "23", "38", "39", "P0"];
 
+/// Those of what is wrong with a text, or with a name in it. A value may be such a text too, as it is for `tsquery` and
+/// `regclass`.
+const TEXT_CLASSES: [&str; 3] = ["42", "3D", "3F"];
+
+/// Codes of these classes whose words are of a request: a privilege that is missing, and a name without its quotes.
+const REQUEST_CODES: [&str; 2] = ["42501", "42602"];
+
 /// The codes of ClickHouse for what is wrong with a text, whatever the rows are: names, types, numbers of arguments.
 const TEXT_CODES: [&str; 15] =
     ["42", "43", "44", "46", "47", "48", "50", "60", "62", "63", "81", "115", "184", "215", "386"];
@@ -131,26 +138,42 @@ impl SourceError {
         self
     }
 
-    /// The same without the words of a source that refused, which may hold values of rows.
+    /// The same without the words of a source, which may hold values of rows whatever the fault is.
     #[must_use]
     pub(crate) fn without_words(self) -> Self {
-        let Some(code) = self.code.clone().filter(|_| self.fault == SourceFault::Rejected) else { return self };
+        // Whoever is not connected has read nothing.
+        let connecting = self.told && self.fault != SourceFault::Rejected;
+        if connecting || !self.has_words_of_source() {
+            return self;
+        }
         let doing = if self.told { "reading" } else { &self.message };
+        let with_code = self.code.as_ref().map_or_else(String::new, |code| format!(" with code {code}"));
         let message = format!(
-            "{doing}: the source refused with code {code}, and its words may hold values of a column that is protected"
+            "{doing}: the source refused{with_code}, and its words may hold values of a column that is protected"
         );
-        let hint = "the same statement at the source itself says more";
-        Self { message, told: true, hint: None, source: None, ..self }.with_hint(hint)
+        let of_source = self.of_server().and_then(|server| server.hint.clone());
+        let hint = self.hint.clone().filter(|hint| Some(hint) != of_source.as_ref());
+        let hint = hint.unwrap_or_else(|| "the same statement at the source itself says more".to_owned());
+        Self { message, told: true, source: None, ..self }.with_hint(hint)
     }
 
     /// The same of an error of planning, which reads rows only to count them: what is wrong with a text is told.
     #[must_use]
     pub(crate) fn without_words_of_rows(self) -> Self {
-        let of_rows = |code: &String| match code.len() {
-            5 => ROW_CLASSES.iter().any(|class| code.starts_with(class)),
-            _ => !TEXT_CODES.contains(&code.as_str()),
+        // No place in a statement is one in a value.
+        let placed = self.of_server().is_some_and(|server| server.place.is_some());
+        let of_rows = |code: &String| match code.get(..2).filter(|_| code.len() == 5) {
+            Some(class) if TEXT_CLASSES.contains(&class) => !placed && !REQUEST_CODES.contains(&code.as_str()),
+            Some(class) => ROW_CLASSES.contains(&class),
+            None => !TEXT_CODES.contains(&code.as_str()),
         };
         if self.told || !self.code.as_ref().is_some_and(of_rows) { self } else { self.without_words() }
+    }
+
+    /// Whether the cause, or the message, is in the words of the source.
+    fn has_words_of_source(&self) -> bool {
+        let of_clickhouse = self.source.as_ref().is_some_and(|source| source.is::<ClickHouseError>());
+        self.code.is_some() || of_clickhouse
     }
 
     /// Adds why.

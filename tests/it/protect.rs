@@ -400,10 +400,122 @@ async fn the_words_of_a_server_are_told_of_no_protected_value() {
             assert!(seen || said.contains("a column that is protected"), "{said}");
         }
     }
-    // What is wrong with the text itself is told.
-    let run = command(&pg, "out.d", &["--table", "people", "--protect", "email=null", "--where", "emial = 'x'"]);
-    let run = run.run().await;
-    assert!(run.stderr.contains("emial"), "{}", run.stderr);
+    // What is wrong with the text itself is told, and so is what is not there.
+    for (table, more, told) in [
+        ("people", &["--where", "emial = 'x'"][..], "emial"),
+        ("people", &["--where", "id in (select id from nowhere)", "--max-rows", "2"], "nowhere"),
+        ("people", &["--where", "v @@ 'a b'::tsquery", "--max-rows", "2"], "a b"),
+        ("poeple", &[], "poeple"),
+        ("no.people", &[], "no.people"),
+    ] {
+        let args = [&["--table", table, "--protect", "email=null"], more].concat();
+        let run = command(&pg, "out.d", &args).run().await;
+        assert!(run.code != 0 && run.stderr.contains(told), "{args:?}: {}", run.stderr);
+    }
+}
+
+/// A value may be a name or a text that the server reads: what is wrong with it is no mistake of a person.
+#[tokio::test]
+async fn a_value_that_is_read_as_a_text_is_quoted_by_nobody() {
+    let pg = people(18).await;
+    pg.batch("update people set ssn = 'plantedssn ' || id || ' no query'").await;
+    let relation = "pg_relation_size(email::regclass) > 5";
+    for (args, code) in [
+        (&["--where", "v::tsvector @@ ssn::tsquery", "--max-rows", "2"][..], 15),
+        (&["--where", relation, "--max-rows", "2"], 13),
+        (&["--where", "split_part(email, '@', 1)::regrole::oid = 5", "--max-rows", "2"], 15),
+        (&["--where", "split_part(email, '@', 1)::regnamespace::oid = 5", "--max-rows", "2"], 13),
+        // The same while rows are read.
+        (&["--where", "v::tsvector @@ ssn::tsquery"], 15),
+        (&["--where", relation], 13),
+        (&["--column", "n=pg_relation_size(email::regclass)"], 13),
+        (&["--column", "n=split_part(email, '@', 1)::regnamespace::oid"], 13),
+    ] {
+        for (off, planted) in [("", false), ("hidden-words", true)] {
+            let fixed = ["--table", "people", "--protect", "email=null", "--protect", "ssn=null", "--format", "csv"];
+            let all = [&fixed[..], args, &["-v"]].concat();
+            let folder = tempfile::tempdir().unwrap();
+            let run = command(&pg, folder.path().to_str().unwrap(), &all).env("OUTHAUL_TEST_OFF", off).run().await;
+            let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+            assert_eq!(run.code, code, "{args:?}: {said}");
+            assert_eq!(said.contains("planted"), planted, "{args:?} {off:?}: {said}");
+            assert!(planted || said.contains("a column that is protected"), "{args:?}: {said}");
+        }
+    }
+}
+
+/// Rows that came since are counted where a partition is planned anew.
+#[tokio::test]
+async fn planning_anew_tells_of_no_protected_value() {
+    for (off, planted) in [("", false), ("hidden-words", true)] {
+        let server = clickhouse().await;
+        server.run("CREATE TABLE people (id UInt32, email String) ENGINE = MergeTree ORDER BY id").await;
+        server.run("INSERT INTO people SELECT number, toString(number) FROM numbers(1000)").await;
+        let folder = tempfile::tempdir().unwrap();
+        let to = folder.path().join("out");
+        let fixed = ["--table", "people", "--protect", "email=null", "--where", "toInt32(email) >= 0"];
+        let args = [&fixed[..], &["--partitions", "2", "--to", to.to_str().unwrap()]].concat();
+        let stop = Stop::at("planned");
+        let running = server.export(&args).env("OUTHAUL_TEST_OFF", off).stops([&stop]).spawn();
+        running.stands_at(&stop).await;
+        server.run("INSERT INTO people VALUES (2000, 'plantedmail')").await;
+        server.run("OPTIMIZE TABLE people FINAL").await;
+        stop.release();
+        let run = running.wait().await;
+        let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+        assert_eq!(run.code, 15, "{said}");
+        assert!(said.contains("counting the rows of each part"), "{said}");
+        assert_eq!(said.contains("plantedmail"), planted, "{off:?}: {said}");
+    }
+}
+
+/// A cap chooses its rows by an order, and neither tells anything of a protected column.
+#[tokio::test]
+async fn no_protected_column_chooses_the_rows_of_a_cap_of_clickhouse() {
+    let server = clickhouse().await;
+    for (name, key) in [("by_email", "email"), ("by_part", "(id, lower(email))"), ("by_id", "id")] {
+        server
+            .run(&format!("CREATE TABLE {name} (id UInt32, email String, v String) ENGINE = MergeTree ORDER BY {key}"))
+            .await;
+        server
+            .run(&format!("INSERT INTO {name} SELECT 7, toString(10 - number), toString(number) FROM numbers(10)"))
+            .await;
+    }
+    let cap = ["--max-rows", "3", "--allow-truncated", "--format", "csv", "--csv-header", "off"];
+    let key = Keyed::new(KEY);
+    let hashed = ["--protect", "email=hash", "--protect-key-file", &key.file];
+    for (table, more, code) in [
+        ("by_email", &hashed[..], 2),
+        ("by_part", &hashed, 2),
+        ("by_email", &["--rename", "email=e", "--protect", "e=drop"], 2),
+        ("by_email", &["--protect", "v=null"], 0),
+        ("by_email", &["--protect", "email=null", "--key", "id"], 0),
+        ("by_id", &hashed, 0),
+        ("by_id", &["--protect", "email=null"], 0),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let dest = folder.path().join("out");
+        let args = [&["--table", table, "--to", dest.to_str().unwrap()], &cap[..], more].concat();
+        let run = server.export(&args).run().await.expect(code);
+        if code == 2 {
+            assert!(run.stderr.contains("ordered or split by it"), "{args:?}: {}", run.stderr);
+            continue;
+        }
+        let manifest = manifest(&dest);
+        // A hash tells rows apart that nothing orders.
+        let order = if more == hashed { "unspecified" } else { "key" };
+        assert_eq!(manifest["row_cap"]["order"], order, "{args:?}");
+        let text = String::from_utf8(crate::support::job::data(&dest)).unwrap();
+        // By the addresses they would be the last three, from 9 on down.
+        let first: Vec<&str> = text.lines().map(|line| line.rsplit(',').next().unwrap()).collect();
+        let expected = if more.contains(&"v=null") { ["", "", ""] } else { ["0", "1", "2"] };
+        assert_eq!(first, expected, "{args:?}");
+    }
+    // Without a cap nothing is chosen.
+    let folder = tempfile::tempdir().unwrap();
+    let to = folder.path().join("out");
+    let args = ["--table", "by_email", "--protect", "email=null", "--to", to.to_str().unwrap()];
+    server.export(&args).run().await.expect(0);
 }
 
 /// Counting again runs the export's own predicate, over rows that have come since.

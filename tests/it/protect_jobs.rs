@@ -1,6 +1,7 @@
 //! `--protect` over several tables and several processes: a name is of one of the tables at least, and the key of hashes is
 //! said again to whoever goes on with a run.
 
+use crate::support::clickhouse::clickhouse;
 use crate::support::job::{command, export, export_csv, parts};
 use crate::support::manifest;
 use crate::support::night::Night;
@@ -112,6 +113,49 @@ async fn an_idle_pattern_is_told_once() {
     let plan = [&["plan", "--from", &pg.url, "--to", "out.d"], &args[..]].concat();
     let run = outhaul(plan).run().await.expect(0);
     assert_eq!(run.stderr.matches("no column has such a name").count(), 1, "{}", run.stderr);
+}
+
+/// An export alone ends the beginning of its job, and among others it is refused by itself.
+#[tokio::test]
+async fn a_plan_of_a_job_tells_of_no_protected_value() {
+    let pg = tables().await;
+    let people = "[[export]]\ntable = 'people'\nwhere = 'email::int > 5'\nprotect = ['email=null']\nmax_rows = 2\n";
+    for others in ["", "[[export]]\ntable = 'orders'\n"] {
+        let text = format!("root = 'ROOT'\n[defaults]\nto = 'ROOT/{{table}}'\n{others}{people}");
+        for args in [&["--dry-run"][..], &[]] {
+            for (off, seen) in [("", false), ("hidden-words", true)] {
+                let run = Night::new(&text).run(&pg, args).env("OUTHAUL_TEST_OFF", off).run().await;
+                let said = format!("{}{}", run.stderr, String::from_utf8_lossy(&run.stdout));
+                assert_eq!(run.code, 15, "{said}");
+                assert_eq!(said.contains("ann@example.org"), seen, "{others:?} {args:?} {off:?}: {said}");
+            }
+        }
+    }
+}
+
+/// A query that says its FORMAT gives bytes, in which no column can be protected.
+#[tokio::test]
+async fn bytes_of_a_format_of_the_source_are_protected_by_nothing() {
+    let server = clickhouse().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("protect.toml");
+    std::fs::write(&file, "[columns]\n'*mail' = 'null'\n").unwrap();
+    let query = "select 'ann@example.org' as email format CSV";
+    let to = folder.path().join("out");
+    let args = ["--query", query, "--to", to.to_str().unwrap(), "--protect-file", file.to_str().unwrap()];
+    let run = server.export(&args).run().await.expect(2);
+    assert!(run.stderr.contains("--protect-file has no meaning"), "{}", run.stderr);
+    for rule in [format!("protect_file = '{}'", file.display()), "protect = ['email=null']".to_owned()] {
+        let night = Night::new(&format!(
+            "root = 'ROOT'\n[defaults]\n{rule}\n[[export]]\nname = 'q'\nto = 'ROOT/q'\nquery = \"{query}\"\n"
+        ));
+        for args in [&["--dry-run"][..], &[]] {
+            let run = night.run_at(&server.url("writer"), args).env("CLICKHOUSE_PASSWORD", &server.password);
+            let run = run.run().await.expect(2);
+            assert!(run.stderr.contains("FORMAT"), "{rule} {args:?}: {}", run.stderr);
+            assert_eq!(committed(&night), [""; 0], "{rule}");
+        }
+    }
 }
 
 const MANY: &str = "create table people (id int primary key, email text);

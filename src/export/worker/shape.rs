@@ -29,7 +29,7 @@ pub(crate) struct WorkColumns {
 
 impl Work {
     /// An error of the source while rows come, as it may be told: with no words of its own where columns are protected.
-    pub(super) fn told(&self, error: SourceError) -> ExportError {
+    pub(in crate::export) fn told(&self, error: SourceError) -> ExportError {
         let protects = self.shape.as_ref().is_some_and(|shape| !shape.guards.is_empty());
         if protects && !failpoint::off("hidden-words") { error.without_words().into() } else { error.into() }
     }

@@ -22,6 +22,7 @@ pub(crate) mod lexer;
 mod listing;
 mod mapping;
 mod names;
+mod order;
 mod pace;
 mod parts;
 mod per_partition;

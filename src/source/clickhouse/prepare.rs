@@ -15,10 +15,10 @@ use super::describe::ChDescribed;
 use super::http::ClickHouseHttp;
 use super::key_ranges;
 use super::lexer;
-use super::names::{literal, quoted};
+use super::names::literal;
 use super::pace;
 use super::parts::{Grain, PartPiece, slices};
-use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, alias, cap};
+use super::plan::{ChMode, ChPartition, ChPlan, ChRelation, ChSlice, cap};
 use super::profile::ChProfile;
 use super::served_rows;
 use super::settings::{ClickHouseSession, WantedSetting};
@@ -174,7 +174,7 @@ impl ChPlanning<'_> {
         };
         let capped = work.cap.as_ref();
         if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
-            self.as_one(&mut plan, &sorting_key);
+            self.as_one(&mut plan, &facts, &sorting_key)?;
             if served {
                 plan.threads = threads.min(served_rows::THREADS);
             }
@@ -208,28 +208,11 @@ impl ChPlanning<'_> {
                 plan.why = Some(why);
                 // Where somebody named a key, it orders what it does not split.
                 if !plan.key.is_empty() {
-                    self.as_one(&mut plan, &sorting_key);
+                    self.as_one(&mut plan, &facts, &sorting_key)?;
                 }
             }
         }
         Ok(plan)
-    }
-
-    /// One statement in an order of its own, up to the cap and a row beyond.
-    fn as_one(&self, plan: &mut ChPlan, sorting_key: &str) {
-        let capped = self.request.work.cap.as_ref();
-        let max_rows = capped.and_then(|cap| cap.max_rows);
-        let mut order: Vec<String> = plan.key.iter().map(ordered).collect();
-        // Without a key somebody named, only a cap needs an order: that of the table.
-        if order.is_empty() && max_rows.is_some() && !sorting_key.is_empty() {
-            order.push(sorting_key.to_owned());
-        }
-        if !order.is_empty() && max_rows.is_some() {
-            // No key of ClickHouse is of one row: rows that share it come in the order of all that is written of them.
-            order.extend((0..plan.columns.len()).map(alias));
-        }
-        plan.cap = cap(capped.and_then(|cap| cap.tier.clone()), max_rows, !order.is_empty());
-        plan.order = order;
     }
 
     /// The columns of `--key`.
@@ -364,15 +347,6 @@ impl ChPlanning<'_> {
 fn explain(plan: &ChPlan) -> String {
     // A literal in it may be no text.
     format!("SELECT toValidUTF8(explain) FROM (EXPLAIN PLAN actions = 1 {})", plan.select(&ChSlice::Whole))
-}
-
-/// A key column as it stands behind ORDER BY.
-fn ordered(key: &KeyColumn) -> String {
-    let direction = match key.direction {
-        Direction::Asc => "ASC",
-        Direction::Desc => "DESC",
-    };
-    format!("{} {direction} NULLS LAST", quoted(&key.name))
 }
 
 /// Counts the rows of each part in pieces, all in one statement: it sees one set of parts. `ids` are the table's partitions

@@ -132,7 +132,7 @@ impl SourceError {
     }
 
     /// What the server reported, where it did.
-    pub(super) fn of_server(&self) -> Option<&ServerError> {
+    pub(in crate::source) fn of_server(&self) -> Option<&ServerError> {
         self.source.as_ref()?.downcast_ref()
     }
 
