@@ -428,7 +428,7 @@ async fn a_role_reads_what_it_may_and_never_less_than_it_asked_for() {
     }
 }
 
-/// Of a chunk that TimescaleDB has compressed, `ONLY` gives no row. The extension itself is in no package: that it is there
+/// Of a chunk that `TimescaleDB` has compressed, `ONLY` gives no row. The extension itself is in no package: that it is there
 /// must be enough.
 #[tokio::test]
 async fn a_hypertable_and_its_chunks_are_read_by_their_names() {

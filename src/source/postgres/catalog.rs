@@ -282,6 +282,7 @@ pub(crate) enum TreePlace {
 
 /// A table of the inheritance tree, as seen under the session's snapshot.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct TreeNode {
     pub(crate) oid: u32,
     pub(crate) relkind: String,
@@ -291,7 +292,7 @@ pub(crate) struct TreeNode {
     pub(crate) row_security: bool,
     /// Whether it has columns whose values are computed when read, each table in its own way.
     pub(crate) virtual_columns: bool,
-    /// Whether `ONLY` may hide rows of it: TimescaleDB moves those of a chunk elsewhere when it compresses them, and gives
+    /// Whether `ONLY` may hide rows of it: `TimescaleDB` moves those of a chunk elsewhere when it compresses them, and gives
     /// them to who reads the chunk or its hypertable by its name alone.
     pub(crate) only_hides: bool,
     pub(crate) place: TreePlace,
