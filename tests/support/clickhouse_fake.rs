@@ -218,7 +218,7 @@ impl FakeClickHouse {
 
 /// Whether a statement asks what tables there are.
 fn is_of_tables(sql: &str) -> bool {
-    sql.contains("FROM system.tables WHERE name IN")
+    sql.contains("FROM system.tables WHERE database IN")
 }
 
 async fn serve(socket: TcpStream, shared: &FakeState) -> std::io::Result<()> {
