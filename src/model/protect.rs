@@ -110,7 +110,7 @@ pub enum ProtectMisfit {
         how: &'static str,
     },
     /// The files would have no columns.
-    #[error("--protect and the folders of --partition-by leave the files no column")]
+    #[error("--protect drops every column that the files would have")]
     NothingLeft,
 }
 

@@ -353,7 +353,9 @@ const queue = async (page) => {
 const downloaded = async (page, folder, ending) => {
   for (let tries = 0; tries < 1_500; tries += 1) {
     const name = existsSync(folder) && readdirSync(folder).find((file) => file.endsWith(ending));
-    if (name) return readFileSync(join(folder, name), 'utf8');
+    // Chromium reserves the name with an empty file before the whole one takes its place.
+    const text = name && readFileSync(join(folder, name), 'utf8');
+    if (text) return text;
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
   throw new Error(`no ${ending} is downloaded; the page says ${await page.value('document.body.innerText')}`);

@@ -1,7 +1,7 @@
 // The page of config/service.md, served from an origin of its own, in Chromium: a click downloads the file. CLIENT_TEST has
 // {html, port, folder, key}; the file's text goes to standard output as JSON.
 import { createServer } from 'node:http';
-import { existsSync, readFileSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { withChromium } from './chromium.mjs';
 
@@ -14,7 +14,9 @@ const text = await withChromium(async (chromium) => {
   await page.until("document.querySelector('button').onclick !== null");
   await page.click('button');
   const file = join(folder, 'orders.csv');
-  for (let tries = 0; tries < 1000 && !existsSync(file); tries += 1) await new Promise((resolve) => setTimeout(resolve, 20));
+  // Chromium reserves the name with an empty file before the whole one takes its place.
+  const isWhole = () => statSync(file, { throwIfNoEntry: false })?.size > 0;
+  for (let tries = 0; tries < 1000 && !isWhole(); tries += 1) await new Promise((resolve) => setTimeout(resolve, 20));
   if (page.wrong.length > 0) throw new Error(page.wrong.join('\n'));
   return readFileSync(file, 'utf8');
 });
