@@ -23,7 +23,8 @@ pub(crate) enum Recovered {
 /// Finishes or takes back the commit that `record` was about to make, or, where there is none, removes whatever of `begun`
 /// became visible before its commit.
 ///
-/// What a manifest names is never removed, nor what stood at the key of a single file before. A manifest that stands gets back the `_SUCCESS` that the dead commit removed.
+/// What a manifest names is never removed, nor what stood at the key of a single file before. A manifest that stands gets
+/// back the `_SUCCESS` that the dead commit removed.
 ///
 /// # Errors
 /// [`ManifestError`]; the call may be repeated.

@@ -119,6 +119,5 @@ async fn is_whole(
 
 async fn is_there(destination: &Destination, path: &str, object: &StagedObject) -> Result<bool, ExportError> {
     let facts = destination.head(path).await?;
-    Ok(facts
-        .is_some_and(|facts| facts.bytes == object.bytes && facts.crc64nvme.is_none_or(|crc| crc == object.crc64nvme)))
+    Ok(facts.is_some_and(|facts| facts.fits(object.bytes, object.crc64nvme)))
 }

@@ -12,7 +12,7 @@ use super::run::Run;
 use super::state::{JobState, NamedManifest};
 use crate::base::words::counted;
 use crate::commit::build::{output_schema, source_name};
-use crate::commit::model::{FormatKind, FormatRecord, Manifest, SchemaColumn};
+use crate::commit::model::{FormatKind, Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
 use crate::encode::ProtectKey;
 use crate::model::{
@@ -288,10 +288,7 @@ pub(super) fn compare(
     let kind = &before.source.kind;
     let columns = output_schema(plan, request.commit.output_rules(), request.format.format, kind);
     let is_text = request.format.format != Format::Parquet;
-    let csv = |format: &FormatRecord| match &format.kind {
-        FormatKind::Csv(options) => Some(options.clone()),
-        _ => None,
-    };
+    let other_csv = matches!(&before.format.kind, FormatKind::Csv(options) if *options != request.format.csv);
     let differs = [
         ("--table or --query", before.source.name != source_name(plan)),
         ("--watermark", watermark.column != asked.column),
@@ -300,7 +297,7 @@ pub(super) fn compare(
         ("--allow-rls", before.source.row_security != plan.relation.row_security),
         ("--format", before.format.format() != request.format.format),
         // One reader of all loads reads them all alike.
-        ("the options of CSV", csv(&before.format).is_some_and(|old| old != request.format.csv)),
+        ("the options of CSV", other_csv),
         // It finds the parts by their names, and these end with it.
         ("--compression", is_text && before.format.compression != request.format.compression),
         ("--protect", protects_otherwise(&before.schema, &columns)),
