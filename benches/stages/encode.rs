@@ -40,7 +40,7 @@ fn options(format: Format, compression: Compression) -> FormatOptions {
 /// Writes one part into a buffer that is emptied after each batch. Returns its bytes.
 fn part(options: &FormatOptions, columns: &Arc<[ColumnPlan]>, batches: &[RecordBatch], out: &mut Vec<u8>) -> usize {
     let mut bytes = 0;
-    let mut part = encoder(options, columns).unwrap();
+    let mut part = encoder(options, columns, true).unwrap();
     for batch in batches {
         part.encode(batch, out).unwrap();
         bytes += out.len();

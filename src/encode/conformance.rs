@@ -148,6 +148,32 @@ fn text_parts_join_without_their_headers() {
     }
 }
 
+/// Some readers stop after the first gzip member or zstd frame (python-zstandard#59, Perl's `gunzip`).
+#[test]
+fn a_text_object_that_stands_alone_is_one_frame() {
+    let columns = every_column();
+    for options in every_format().filter(|options| options.format != Format::Parquet) {
+        for batches in [vec![], vec![every_value(&columns, 700)]] {
+            let (parts, _) = part(&options, &columns, &batches);
+            let mut encoder = encoder(&options, &columns, false).unwrap();
+            let mut object = Vec::new();
+            batches.iter().for_each(|batch| encoder.encode(batch, &mut object).unwrap());
+            let summary = encoder.finish(&mut object).unwrap();
+            let mut first = String::new();
+            match options.compression {
+                Compression::Gzip(_) => flate2::read::GzDecoder::new(&object[..]).read_to_string(&mut first).unwrap(),
+                Compression::Zstd(_) => {
+                    let frame = zstd::stream::read::Decoder::new(&object[..]).unwrap().single_frame();
+                    { frame }.read_to_string(&mut first).unwrap()
+                }
+                _ => continue,
+            };
+            assert_eq!(Content::Text(first), Content::of(&options, &parts), "{options:?}");
+            assert_eq!((summary.header_rows, summary.header_bytes), (u32::from(options.format == Format::Csv), 0));
+        }
+    }
+}
+
 #[test]
 fn batches_of_other_types_are_refused() {
     let planned = every_column();
@@ -171,7 +197,7 @@ fn batches_of_other_types_are_refused() {
     let more = every_value(&[&planned[..], &planned[..1]].concat(), 3);
     for options in every_format() {
         for wrong in [every_value(&shuffled, 3), every_value(&zoned, 3), fewer.clone(), more.clone()] {
-            let mut encoder = encoder(&options, &planned).unwrap();
+            let mut encoder = encoder(&options, &planned, true).unwrap();
             let error = encoder.encode(&wrong, &mut Vec::new()).unwrap_err();
             assert!(matches!(error, EncodeError::WrongCarrier { .. }), "{error}");
         }

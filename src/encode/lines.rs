@@ -33,23 +33,31 @@ pub(crate) struct LineEncoder {
     /// Text on its way to the compressor.
     text: Vec<u8>,
     rows: u64,
-    /// What the prologue takes, once it is written.
+    /// Whether the prologue has a frame of its own.
+    joinable: bool,
+    /// What can be cut off in front of the rows, once the prologue is written.
     header_bytes: Option<u64>,
 }
 
 impl LineEncoder {
-    pub(crate) fn new(columns: Arc<[ColumnPlan]>, format: Rows, compressor: Option<Compressor>) -> Self {
+    pub(crate) fn new(
+        columns: Arc<[ColumnPlan]>,
+        format: Rows,
+        compressor: Option<Compressor>,
+        joinable: bool,
+    ) -> Self {
         let types = cells::types(&columns);
-        Self { columns, types, format, compressor, text: Vec::new(), rows: 0, header_bytes: None }
+        Self { columns, types, format, compressor, text: Vec::new(), rows: 0, joinable, header_bytes: None }
     }
 
-    /// Appends what stands in front of the first row, once, in a frame of its own, so that whoever joins parts can
-    /// leave it out.
+    /// Appends what stands in front of the first row, once. In a part it has a frame of its own, so that whoever joins
+    /// parts can leave it out; in an object that stands alone it has not, since some readers stop after the first frame.
     fn begin(&mut self, out: &mut Vec<u8>) -> Result<u64, EncodeError> {
         if let Some(bytes) = self.header_bytes {
             return Ok(bytes);
         }
         let before = out.len();
+        let mut bytes = None;
         if let Rows::Csv(format) = &mut self.format {
             match &mut self.compressor {
                 None => format.prologue(&self.columns, out),
@@ -58,12 +66,16 @@ impl LineEncoder {
                     format.prologue(&self.columns, &mut self.text);
                     if !self.text.is_empty() {
                         compressor.write(&self.text, out)?;
-                        compressor.end_frame(out)?;
+                        if self.joinable {
+                            compressor.end_frame(out)?;
+                        } else {
+                            bytes = Some(0);
+                        }
                     }
                 }
             }
         }
-        let bytes = super::count(out.len() - before);
+        let bytes = bytes.unwrap_or(super::count(out.len() - before));
         self.header_bytes = Some(bytes);
         Ok(bytes)
     }

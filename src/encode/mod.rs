@@ -55,11 +55,16 @@ pub trait Encoder: Send + std::fmt::Debug {
     fn finish(self: Box<Self>, out: &mut Vec<u8>) -> Result<EncodeSummary, EncodeError>;
 }
 
-/// The encoder of one part. Cheap: nothing is written before the first batch or the end.
+/// The encoder of one part, which may be `joinable` with others: whoever joins them can cut off its header. Cheap:
+/// nothing is written before the first batch or the end.
 ///
 /// # Errors
 /// A codec or level that the format does not have.
-pub fn encoder(options: &FormatOptions, columns: &Arc<[ColumnPlan]>) -> Result<Box<dyn Encoder>, EncodeError> {
+pub fn encoder(
+    options: &FormatOptions,
+    columns: &Arc<[ColumnPlan]>,
+    joinable: bool,
+) -> Result<Box<dyn Encoder>, EncodeError> {
     let rows = match options.format {
         Format::Parquet => return Ok(Box::new(parquet::ParquetEncoder::new(options, Arc::clone(columns))?)),
         Format::Csv => Rows::Csv(csv::CsvRows::new(&options.csv, columns)),
@@ -67,7 +72,7 @@ pub fn encoder(options: &FormatOptions, columns: &Arc<[ColumnPlan]>) -> Result<B
         Format::Source => return Ok(Box::new(verbatim::VerbatimEncoder)),
     };
     let compressor = Compressor::new(options.compression, options.format)?;
-    Ok(Box::new(LineEncoder::new(Arc::clone(columns), rows, compressor)))
+    Ok(Box::new(LineEncoder::new(Arc::clone(columns), rows, compressor, joinable)))
 }
 
 /// A length as a count of rows or bytes.
@@ -83,7 +88,7 @@ pub struct EncodeSummary {
     pub rows: Option<u64>,
     /// Header lines in front of them (CSV), 0 or 1.
     pub header_rows: u32,
-    /// Bytes of the object that the header takes, after compression.
+    /// Bytes of the object that the header takes, after compression; 0 where it shares a frame with the rows.
     pub header_bytes: u64,
     /// For each column how many of its values the encoder changed, as a policy asks; empty where none.
     pub changed: Box<[u64]>,

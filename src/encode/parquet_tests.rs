@@ -192,7 +192,7 @@ fn the_order_is_told_by_leaves() {
     assert_eq!(sorting(vec![]), None);
     let mut wrong = parquet(Compression::None);
     wrong.parquet.sorted = vec![(5, false)];
-    assert!(encoder(&wrong, &columns).is_err());
+    assert!(encoder(&wrong, &columns, true).is_err());
 }
 
 #[test]
@@ -331,7 +331,7 @@ fn row_groups_end_at_their_bytes_and_leave_at_once() {
     let mut options = parquet(Compression::None);
     options.parquet.row_group_bytes = NonZeroU64::new(limit).unwrap();
     let limit = usize::try_from(limit).unwrap();
-    let mut encoder = encoder(&options, &columns).unwrap();
+    let mut encoder = encoder(&options, &columns, true).unwrap();
     let (mut object, mut held_most) = (Vec::new(), 0);
     for round in 0..40 {
         let words: ArrayRef =
@@ -368,7 +368,7 @@ fn row_groups_end_before_many_flags_take_too_much() {
 #[test]
 fn a_null_where_none_was_promised_is_an_error() {
     let columns: Arc<[ColumnPlan]> = vec![ColumnPlan { nullable: false, ..column("id", Carrier::Int64) }].into();
-    let mut encoder = encoder(&parquet(Compression::None), &columns).unwrap();
+    let mut encoder = encoder(&parquet(Compression::None), &columns, true).unwrap();
     let nulls: ArrayRef = Arc::new(Int64Array::from(vec![Some(1), None]));
     let error = encoder.encode(&batch(&columns, vec![nulls]), &mut Vec::new()).unwrap_err();
     assert!(matches!(&error, EncodeError::Unrepresentable { column, .. } if column == "id"), "{error}");

@@ -74,7 +74,7 @@ pub(super) fn part(
     columns: &Arc<[ColumnPlan]>,
     batches: &[RecordBatch],
 ) -> (Vec<u8>, EncodeSummary) {
-    let mut encoder = encoder(options, columns).unwrap();
+    let mut encoder = encoder(options, columns, true).unwrap();
     let mut object = Vec::new();
     for batch in batches {
         // A buffer of its own each time: an encoder may only append.

@@ -259,7 +259,8 @@ impl Attempt<'_> {
         if self.partition.ordered {
             format.parquet.sorted = sorted_columns(&work.plan.key, &work.columns);
         }
-        let encoder = encoder(&format, &work.columns)?;
+        let joinable = matches!(work.outlet, Outlet::Parts { .. });
+        let encoder = encoder(&format, &work.columns, joinable)?;
         let tally = Tally::new(&work.columns, work.stats);
         let (encoding, roll) = (Some((encoder, tally)), self.rolls);
         self.rolls = roll.checked_add(1).ok_or_else(|| ExportError::internal("too many parts"))?;

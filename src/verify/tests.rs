@@ -135,7 +135,7 @@ async fn fill_with(
     let batch = RecordBatch::try_new(Arc::new(Schema::new(fields.collect::<Vec<_>>())), arrays).unwrap();
     let mut tally = Tally::new(&plans, ManifestStats::All);
     tally.observe(&batch).unwrap();
-    let mut encoder = encoder(options, &plans).unwrap();
+    let mut encoder = encoder(options, &plans, true).unwrap();
     let mut bytes = Vec::new();
     encoder.encode(&batch, &mut bytes).unwrap();
     let summary = encoder.finish(&mut bytes).unwrap();
