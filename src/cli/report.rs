@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::exit;
 use super::screen::{Screen, stdout_answer};
 use crate::base::voice;
-use crate::base::whole_file::write_whole;
+use crate::base::whole_file::{Readers, write_whole};
 use crate::config::{Environment, at_home};
 use crate::export::ExportError;
 use crate::model::{ErrorCode, ExportErrorKind};
@@ -168,7 +168,7 @@ impl Reporter {
             }
         };
         if let Some(file) = &self.file
-            && let Err(error) = write_whole(file, format!("{line}\n").as_bytes())
+            && let Err(error) = write_whole(file, format!("{line}\n").as_bytes(), Readers::Owner)
         {
             let why = voice::plain(&error.to_string());
             screen.line(&format!("warning: --report-file: cannot write {}: {why}", file.display()));

@@ -14,7 +14,7 @@ use super::planned::Planned;
 use super::request::ExportRequest;
 use super::run::Run;
 use super::since::{self, Continuation};
-use crate::base::whole_file::write_whole;
+use crate::base::whole_file::{Readers, write_whole};
 use crate::base::words::counted;
 use crate::commit::model::{Manifest, SourceName};
 use crate::commit::{
@@ -286,7 +286,7 @@ fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
     };
     let json =
         manifest.to_json().map_err(|error| ExportError::internal("writing the manifest as JSON").with_source(error))?;
-    write_whole(file, &json).map_err(failed)?;
+    write_whole(file, &json, Readers::Owner).map_err(failed)?;
     Ok(file.display().to_string())
 }
 

@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use super::{EXPORT_BUCKETS, EXPORT_DURATION_SECONDS, LAST_COMMIT, PART_BUCKETS, PART_UPLOAD_SECONDS};
-use crate::base::whole_file::write_whole;
+use crate::base::whole_file::{Readers, write_whole};
 
 /// Between two writes of `--metrics-file`, and between two upkeeps of the histograms.
 const METRICS_INTERVAL: Duration = Duration::from_secs(10);
@@ -115,7 +115,8 @@ impl Exporter {
 
     fn write_file(&self) -> Result<(), MetricsError> {
         let Some(path) = &self.file else { return Ok(()) };
-        write_whole(path, render(&self.handle).as_bytes())
+        // Who collects metrics is commonly another user than who exports.
+        write_whole(path, render(&self.handle).as_bytes(), Readers::Everybody)
             .map_err(|source| MetricsError::File { path: path.clone(), source })
     }
 }
@@ -153,7 +154,7 @@ async fn keep_up(handle: PrometheusHandle, file: Option<PathBuf>) {
         let (handle, file) = (handle.clone(), file.clone());
         let written = tokio::task::spawn_blocking(move || {
             handle.run_upkeep();
-            file.map_or(Ok(()), |path| write_whole(&path, render(&handle).as_bytes()))
+            file.map_or(Ok(()), |path| write_whole(&path, render(&handle).as_bytes(), Readers::Everybody))
         });
         if let Ok(Err(error)) = written.await {
             tracing::warn!(%error, "writing the metrics file");
