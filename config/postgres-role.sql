@@ -1,6 +1,10 @@
--- The least that an exporting role needs. Run it as a superuser or as the owner of what is exported:
---   psql --dbname=shop --set=schema=public --file=config/postgres-role.sql
+-- The least that an exporting role needs. Run it as a superuser, with the role that makes the tables:
+--   psql --dbname=shop --set=schema=public --set=owner=shop --file=config/postgres-role.sql
+-- Or run it as that role itself, where it has CREATEROLE. Where several roles make tables, repeat the last statement for each.
 -- Then set its password in a way that does not end up in a history: \password outhaul
+
+\set ON_ERROR_STOP on
+BEGIN;
 
 CREATE ROLE outhaul LOGIN CONNECTION LIMIT 16 NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS;
 
@@ -11,7 +15,10 @@ ALTER ROLE outhaul SET idle_in_transaction_session_timeout = '15min';
 GRANT CONNECT ON DATABASE :"DBNAME" TO outhaul;
 GRANT USAGE ON SCHEMA :"schema" TO outhaul;
 GRANT SELECT ON ALL TABLES IN SCHEMA :"schema" TO outhaul;
-ALTER DEFAULT PRIVILEGES IN SCHEMA :"schema" GRANT SELECT ON TABLES TO outhaul;
+-- Tables that come later are read too. This counts only for those that the named role makes.
+ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON TABLES TO outhaul;
+
+COMMIT;
 
 -- For incremental exports (--watermark): when the oldest transaction began, without which they look at every row.
 --   GRANT pg_read_all_stats TO outhaul;
