@@ -17,6 +17,8 @@ from airflow.exceptions import AirflowFailException, AirflowSkipException
 TRUNCATED = 3
 # Somebody holds a lock, or a limit of the source was reached: the next night is as good.
 GAVE_WAY = 16
+# So long an export that is stopped may take to remove what it has staged.
+STOP_SECONDS = 120
 
 
 @dag(schedule="15 2 * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1)
@@ -27,13 +29,23 @@ def outhaul_night():
         # The same for each try of a task, so that a try after a success makes nothing twice. A run id has letters, digits, - and _.
         night = "".join(letter if letter.isalnum() or letter in "-_" else "-" for letter in run_id)
         command = ["outhaul", "run", "/etc/outhaul/job.toml", "--date", data_interval_end.strftime("%Y-%m-%d")]
-        done = subprocess.run([*command, "--run-id", night, "--report", "json"], stdout=subprocess.PIPE, text=True)
-        lines = done.stdout.strip().splitlines()
+        outhaul = subprocess.Popen([*command, "--run-id", night, "--report", "json"], stdout=subprocess.PIPE, text=True)
+        try:
+            said, _ = outhaul.communicate()
+        finally:
+            # Where Airflow ends the task, by its timeout or by hand, the export is asked to stop, and removes what it has staged.
+            if outhaul.poll() is None:
+                outhaul.terminate()
+                try:
+                    outhaul.wait(timeout=STOP_SECONDS)
+                finally:
+                    outhaul.kill()
+        lines = said.strip().splitlines()
         report = json.loads(lines[-1]) if lines else {}
-        if done.returncode == GAVE_WAY:
+        if outhaul.returncode == GAVE_WAY:
             raise AirflowSkipException("the source was busy")
-        if done.returncode not in (0, TRUNCATED):
-            what = "; ".join(error["message"] for error in report.get("errors", [])) or f"exit {done.returncode}"
+        if outhaul.returncode not in (0, TRUNCATED):
+            what = "; ".join(error["message"] for error in report.get("errors", [])) or f"exit {outhaul.returncode}"
             # One that was killed has no report, and is tried again.
             if report.get("retryable", True):
                 raise RuntimeError(what)

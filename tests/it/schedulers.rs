@@ -228,7 +228,7 @@ async fn the_line_of_cron_is_quiet_unless_it_fails() {
 
 /// Airflow as far as the DAG sees it.
 const AIRFLOW: &str = r#"
-import datetime, json, os, sys, types
+import datetime, json, os, signal, sys, time, types
 tasks = []
 def dag(**settings):
     assert settings["max_active_runs"] == 1 and settings["catchup"] is False
@@ -246,6 +246,14 @@ sys.modules.update({"airflow": airflow, "airflow.decorators": decorators, "airfl
 asked = json.loads(os.environ["DAG_TEST"])
 os.chdir(asked["folder"])
 exec(compile(asked["dag"], "airflow_dag.py", "exec"), {"__name__": "airflow_dag"})
+# As `execution_timeout` ends a task, once its program runs.
+def timed_out(*_):
+    if not os.path.exists("runs"):
+        return signal.setitimer(signal.ITIMER_REAL, 0.05)
+    raise AirflowException("timeout")
+signal.signal(signal.SIGALRM, timed_out)
+if asked["timeout"]:
+    signal.setitimer(signal.ITIMER_REAL, 0.05)
 try:
     answer = tasks[0](data_interval_end=datetime.datetime(2026, 11, 30), run_id="scheduled__2026-11-30T02:15:00+00:00")
     print(json.dumps(["done", answer]))
@@ -258,9 +266,9 @@ async fn the_dag_of_airflow_tries_again_only_what_may_pass() {
     let night = Night::new().await;
     let fake = tempfile::tempdir().unwrap();
     let outhaul = fake.path().join("outhaul");
-    let run = async |path: &Path| -> (String, Value) {
+    let run = async |path: &Path, timeout: bool| -> (String, Value) {
         let dag = night.place(&text("airflow_dag.py"));
-        let asked = json!({"dag": dag, "folder": night.folder.path()}).to_string();
+        let asked = json!({"dag": dag, "folder": night.folder.path(), "timeout": timeout}).to_string();
         let path = format!("{}:{}", path.display(), std::env::var("PATH").unwrap());
         let python =
             program(&variable("OUTHAUL_TEST_PYTHON"), ["-c", AIRFLOW]).env("DAG_TEST", asked).env("PATH", path);
@@ -271,7 +279,7 @@ async fn the_dag_of_airflow_tries_again_only_what_may_pass() {
     };
     // The program itself, twice: the second try reports what has committed.
     for _ in 0..2 {
-        let (outcome, report) = run(Path::new(env!("CARGO_BIN_EXE_outhaul")).parent().unwrap()).await;
+        let (outcome, report) = run(Path::new(env!("CARGO_BIN_EXE_outhaul")).parent().unwrap(), false).await;
         assert_eq!((outcome.as_str(), &report["exit_code"]), ("done", &json!(0)), "{report}");
     }
     let record = std::fs::read(night.folder.path().join("out/_run.json")).unwrap();
@@ -289,13 +297,23 @@ async fn the_dag_of_airflow_tries_again_only_what_may_pass() {
     ] {
         let report = json!({"exit_code": code, "retryable": retryable, "errors": [{"message": "why"}]});
         let script = format!("#!/bin/sh\nprintf '%s\\n' '{report}'\nexit {code}\n");
-        std::fs::write(&outhaul, script).unwrap();
-        std::fs::set_permissions(&outhaul, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
-        let (found, said) = run(fake.path()).await;
+        write_program(&outhaul, &script);
+        let (found, said) = run(fake.path(), false).await;
         assert_eq!(found, outcome, "{code}: {said}");
     }
     // Killed, it says nothing at all, and is tried no more often than Airflow would by itself.
-    std::fs::write(&outhaul, "#!/bin/sh\nkill -9 $$\n").unwrap();
-    let (found, said) = run(fake.path()).await;
+    write_program(&outhaul, "#!/bin/sh\nkill -9 $$\n");
+    let (found, said) = run(fake.path(), false).await;
     assert_eq!((found.as_str(), said), ("RuntimeError", json!("exit -9")));
+    // Out of time, it is asked to stop and not killed: it removes what it has staged.
+    let stops = "#!/bin/sh\ntrap 'kill $!; echo removed >stopped; exit 143' TERM\n: >runs\nsleep 60 >&- 2>&- &\nwait\n";
+    write_program(&outhaul, stops);
+    let (found, said) = run(fake.path(), true).await;
+    assert_eq!((found.as_str(), said), ("AirflowException", json!("timeout")));
+    assert!(night.folder.path().join("stopped").exists());
+}
+
+fn write_program(path: &Path, script: &str) {
+    std::fs::write(path, script).unwrap();
+    std::fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
 }
