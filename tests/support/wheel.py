@@ -204,6 +204,8 @@ found["passwords"] = {
     for text in [
         "env:SHOP_URL", "postgresql://me@db/shop", "postgresql://me:secret@db/shop", "postgresql://db/shop?password=s",
         "host=db user=me", "host=db password=secret", "clickhouse://me:secret@db:8123/shop",
+        "postgresql://me:secret#1@db/shop", "postgresql://me:secret?1@db/shop", "postgresql://me:secret/1@db/shop",
+        "postgresql://me:p@secret@db/shop", "postgresql://me@[::1]:5432/shop",
     ]
 }  # fmt: skip
 found["refused"] = error_of(

@@ -31,7 +31,14 @@ from outhaul.errors import OuthaulError, Stopped, error_of
 LOG = logging.getLogger("outhaul.spark")
 
 # Options that say how to connect: the workers get them too.
-CONNECTING = ("password_file", "password_command", "env_file", "aws_credential_command")
+CONNECTING = (
+    "password_file",
+    "password_command",
+    "env_file",
+    "aws_credential_command",
+    "protect_key_file",
+    "protect_key_command",
+)
 
 # What the program's exit codes mean to a task (config/cluster.md): with these another attempt may do better.
 TRY_AGAIN = frozenset({11, 21, 130, 141, 143})
@@ -331,8 +338,10 @@ def _has_password(source: str) -> bool:
         return False
     if "://" not in source:
         return any(word.strip().startswith("password") for word in source.replace("=", " = ").split())
-    url = urllib.parse.urlsplit(source)
-    return bool(url.password) or "password" in urllib.parse.parse_qs(url.query)
+    # Cut as outhaul cuts it: a password may hold "#", "?" and "/" as they are.
+    rest = source.split("://", 1)[1]
+    user, at, _ = rest.rpartition("@")
+    return (bool(at) and ":" in user) or "password" in urllib.parse.parse_qs(rest.partition("?")[2])
 
 
 class _Job:
