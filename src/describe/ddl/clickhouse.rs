@@ -130,11 +130,15 @@ fn place(url: &str) -> Result<(TableFunction, String), String> {
         _ => return Err("it reads Azure with a connection string, which is no business of this file".to_owned()),
     };
     let path = local.as_deref().unwrap_or(url);
-    // Patterns cannot be made literal there, and of a URL it decodes what looks encoded.
+    // Patterns cannot be made literal there, of a URL it decodes what looks encoded, and blanks and letters beyond ASCII
+    // are in no URI.
     let pattern =
         |c: char| matches!(c, '*' | '?' | '{' | '}' | ',') || (local.is_none() && matches!(c, '%' | '#' | '+'));
     if path.contains(pattern) {
         return Err(format!("{path:?} has characters that it takes for a pattern: export to another folder"));
+    }
+    if local.is_none() && !path.bytes().all(|byte| byte.is_ascii_graphic()) {
+        return Err(format!("{path:?} has characters that it takes in no URL: export to another folder"));
     }
     let (folder, name) = path.rsplit_once('/').ok_or_else(|| format!("{path:?} is in no folder"))?;
     Ok((TableFunction { function, folder: folder.to_owned() }, name.to_owned()))
@@ -193,4 +197,19 @@ fn selected(column: &DdlColumn<'_>, format: Format) -> String {
         return format!("unhex(substring({name}, 3)) AS {name}");
     }
     name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// ClickHouse 26.9: "Bad URI syntax: URI contains invalid characters".
+    #[test]
+    fn what_stands_in_no_uri_is_refused_where_a_url_is_read() {
+        for folder in ["sp ace", "ü", "tab\there"] {
+            assert!(place(&format!("s3://lake/{folder}/part.csv")).unwrap_err().contains("in no URL"), "{folder}");
+            assert!(place(&format!("file:///lake/{}/part.csv", folder.replace(' ', "%20"))).is_ok(), "{folder}");
+        }
+        assert!(place("s3://lake/br[1]=~'$&;:@!()/part.csv").is_ok());
+    }
 }
