@@ -117,7 +117,8 @@ fn filter(text: &str) -> Result<Value, String> {
              'day between 2026-01-01,2026-02-01' or 'note is null'"
         )
     };
-    let text = text.trim();
+    // At its end a space is of the value.
+    let text = text.trim_start();
     let start = text.find(|c: char| c.is_whitespace() || "!<>=".contains(c)).ok_or_else(wrong)?;
     let (column, rest) = text.split_at(start);
     if column.is_empty() {
@@ -138,10 +139,11 @@ fn filter(text: &str) -> Result<Value, String> {
         if !value.is_empty() && !value.starts_with(char::is_whitespace) {
             continue;
         }
-        let value = value.trim_start();
-        let list: Vec<&str> = value.split(',').map(str::trim).collect();
+        // One blank parts the word from what follows.
+        let value = value.strip_prefix(char::is_whitespace).unwrap_or(value);
+        let list: Vec<&str> = value.split(',').map(str::trim_start).collect();
         return match values {
-            0 if value.is_empty() => Ok(json!({"column": column, "op": word})),
+            0 if value.trim().is_empty() => Ok(json!({"column": column, "op": word})),
             1 if !value.is_empty() => Ok(json!({"column": column, "op": word, "value": value})),
             2 if list.len() == 2 => Ok(json!({"column": column, "op": word, "values": list})),
             usize::MAX if !value.is_empty() => Ok(json!({"column": column, "op": word, "values": list})),
@@ -213,7 +215,13 @@ mod tests {
             ("a!=", json!({"column": "a", "op": "!=", "value": ""})),
             ("a<=-1", json!({"column": "a", "op": "<=", "value": "-1"})),
             ("a >  x", json!({"column": "a", "op": ">", "value": " x"})),
+            ("  a=x ", json!({"column": "a", "op": "=", "value": "x "})),
+            ("a = x  ", json!({"column": "a", "op": "=", "value": "x  "})),
             ("a in x, y", json!({"column": "a", "op": "in", "values": ["x", "y"]})),
+            ("a in  x , y ", json!({"column": "a", "op": "in", "values": ["x ", "y "]})),
+            ("a between 1, 2 ", json!({"column": "a", "op": "between", "values": ["1", "2 "]})),
+            ("a is null ", json!({"column": "a", "op": "is null"})),
+            ("a like  %x ", json!({"column": "a", "op": "like", "value": " %x "})),
             ("a IN x", json!({"column": "a", "op": "in", "values": ["x"]})),
             ("a between 1,2", json!({"column": "a", "op": "between", "values": ["1", "2"]})),
             ("a is null", json!({"column": "a", "op": "is null"})),

@@ -177,7 +177,7 @@ export class Form {
   #filter(row) {
     const [column, op] = [...row.querySelectorAll('select')].map(({ value }) => value);
     const texts = [...row.querySelectorAll('input')].map(({ value }) => value);
-    if (op === 'in') return { column, op, values: texts[0].split(',').map((text) => text.trim()) };
+    if (op === 'in') return { column, op, values: texts[0].split(',').map((text) => text.trimStart()) };
     if (texts.length === 2) return { column, op, values: texts };
     return texts.length === 1 ? { column, op, value: texts[0] } : { column, op };
   }
