@@ -414,8 +414,10 @@ pub(super) fn any(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-pub(super) fn date(text: &str) -> Result<NaiveDate, String> {
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| text.len() == 10);
+/// A day, of four digits of a year and two of its month and day: chrono itself takes signs, blanks and a year of one digit.
+pub(crate) fn date(text: &str) -> Result<NaiveDate, String> {
+    let written = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| written && !text.starts_with('-'));
     date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())
 }
 

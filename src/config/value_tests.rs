@@ -103,7 +103,7 @@ fn delimiters() {
 #[test]
 fn dates_and_run_ids() {
     assert!(date("2026-02-28").is_ok());
-    refuses(date, &["", "2026-02-30", "26-2-3", "2026-2-03", "20260203"]);
+    refuses(date, &["", "2026-02-30", "26-2-3", "2026-2-03", "20260203", "+2026-2-03", " 2026-2-03", "-999-01-02"]);
     for text in ["a", "nightly-2026-11-21.a_b", &"x".repeat(64)] {
         assert_eq!(run_id(text).as_deref(), Ok(text));
     }

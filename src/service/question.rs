@@ -3,7 +3,6 @@
 
 use std::collections::BTreeSet;
 
-use chrono::NaiveDate;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use utoipa::ToSchema;
@@ -11,6 +10,7 @@ use utoipa::ToSchema;
 use super::access::Caller;
 use super::catalog::column_of;
 use super::problem::Refusal;
+use crate::config::date;
 use crate::config::service::{Dataset, DatasetColumn, TenantRule};
 use crate::model::{DescribedRelation, Direction, RowScope, ScopeCondition, ScopeTest, TenantScope};
 
@@ -267,7 +267,7 @@ impl DateRange {
         let column = column_of(described, name)?.scope.clone();
         let day = |text: &Option<String>| match text {
             None => Ok(None),
-            Some(text) => NaiveDate::parse_from_str(text, "%Y-%m-%d")
+            Some(text) => date(text)
                 .map(|day| Some(day.to_string()))
                 .map_err(|_| Refusal::invalid(format!("date_range: {text:?} is no day such as 2026-11-29"))),
         };

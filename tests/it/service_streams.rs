@@ -160,6 +160,12 @@ async fn filters_dates_and_order_choose_rows() {
         let expected: Vec<String> = pg.sql(&query).await.into_iter().map(|row| row[0].clone().unwrap()).collect();
         assert!(!ids.is_empty() && ids == expected, "{body}: {} rows and {}", ids.len(), expected.len());
     }
+    // None of them is the day that the caller had in mind.
+    for day in ["24-06-01", "2024-1-2", "+2024-01-02", " 2024-01-02", "2024-01-02 ", "+2024-1-02", "2024-02-30"] {
+        let body = format!(r#"{{"columns":["id"],"date_range":{{"from":"{day}"}}}}"#);
+        let problem = service.export("seven", "orders", &body).await.problem(400, "invalid_request");
+        assert!(problem.to_string().contains("is no day"), "{day}: {problem}");
+    }
     let body = r#"{"columns":["id"],"order_by":[{"column":"id","direction":"desc"}]}"#;
     let answer = service.export("few", "orders", body).await;
     let ids: Vec<i64> = lines(&answer).iter().filter_map(|line| line["id"].as_i64()).collect();
