@@ -130,7 +130,14 @@ impl HttpServer {
         if host.is_empty() {
             return Err(HttpError::Address("the URL names no host"));
         }
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        let written = authority.as_str().strip_prefix(authority.host()).and_then(|rest| rest.strip_prefix(':'));
+        let port = match (authority.port_u16(), written) {
+            (Some(port), _) => port,
+            // No other server than the one that was meant gets the key.
+            (None, Some(text)) if !text.is_empty() => return Err(HttpError::Address("the URL's port is none")),
+            (None, _) if tls => 443,
+            (None, _) => 80,
+        };
         let base = uri.path().trim_end_matches('/').to_owned();
         Ok(Self { tls, own_tls: None, host, port, authority: authority.as_str().to_owned(), base, kept: None })
     }
@@ -296,6 +303,19 @@ mod tests {
         let server = HttpServer::parse("http://[::1]:8080").unwrap();
         assert_eq!((server.host.as_str(), server.port, server.authority()), ("::1", 8080, "[::1]:8080"));
         assert_eq!(server.path("/x"), "/x");
+        for (url, port) in
+            [("http://[::1]", 80), ("https://[::1]/x", 443), ("https://host:", 443), ("http://h:65535", 65_535)]
+        {
+            assert_eq!(HttpServer::parse(url).unwrap().port, port, "{url}");
+        }
+    }
+
+    #[test]
+    fn a_port_that_is_none_is_not_another_one() {
+        for url in ["https://host:99999", "http://[::1]:65536/x", "https://10.0.0.1:123456789012"] {
+            assert!(matches!(HttpServer::parse(url), Err(HttpError::Address("the URL's port is none"))), "{url}");
+        }
+        HttpServer::parse("https://host:8080a").unwrap_err();
     }
 
     #[test]
