@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 
 use super::failpoint;
 use super::postgres::keepalive;
+use super::postgres::untrusted::cause;
 
 /// For the connection, with its TLS.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -263,12 +264,17 @@ impl HttpServer {
 
     async fn secure(&self, socket: TcpStream) -> Result<tokio_rustls::client::TlsStream<TcpStream>, HttpError> {
         let failed = |source| HttpError::Tls { server: self.authority.clone(), source };
+        // A connection that breaks off on the way says nothing of the TLS of either side.
+        let broken = |source: io::Error| match cause::<rustls::Error>(&source) {
+            Some(_) => failed(source),
+            None => HttpError::Connect { server: self.authority.clone(), source },
+        };
         let config = match &self.own_tls {
             Some(OwnTls(config)) => Arc::clone(config),
             None => Arc::new(system_tls().map_err(|error| failed(io::Error::other(error)))?),
         };
         let name = ServerName::try_from(self.host.clone()).map_err(|error| failed(io::Error::other(error)))?;
-        TlsConnector::from(config).connect(name, socket).await.map_err(failed)
+        TlsConnector::from(config).connect(name, socket).await.map_err(broken)
     }
 }
 
@@ -324,6 +330,37 @@ mod tests {
         let closed = ["https://data.example.com", "http://localhost:1", "http://127.0.0.1:2", "http://[::1]/x"];
         assert!(open.iter().all(|url| HttpServer::parse(url).unwrap().is_open()));
         assert!(!closed.iter().any(|url| HttpServer::parse(url).unwrap().is_open()));
+    }
+
+    /// How it ends with a server that answers the first bytes of TLS with these, and goes away, with a reset or without.
+    async fn asked_over_tls(answer: &'static [u8], reset: bool) -> HttpError {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = HttpServer::parse(&format!("https://{}", listener.local_addr().unwrap())).unwrap();
+        let answering = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_buf(&mut Vec::with_capacity(4096)).await.unwrap();
+            socket.write_all(answer).await.unwrap();
+            if reset {
+                rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO)).unwrap();
+            }
+        };
+        let request = Request::get("/").body(Full::default()).unwrap();
+        tokio::join!(server.send(request), answering).0.unwrap_err()
+    }
+
+    #[tokio::test]
+    async fn a_handshake_that_breaks_off_is_a_lost_connection_and_no_refused_tls() {
+        for reset in [false, true] {
+            let error = asked_over_tls(b"", reset).await;
+            assert!(matches!(error, HttpError::Connect { .. }), "{reset}: {error:?}");
+        }
+        let error = asked_over_tls(b"HTTP/1.1 400 Bad Request\r\n\r\n", false).await;
+        assert!(matches!(error, HttpError::Tls { .. }), "{error:?}");
+        // The alert `handshake_failure`.
+        let error = asked_over_tls(b"\x15\x03\x03\x00\x02\x02\x28", false).await;
+        assert!(matches!(error, HttpError::Tls { .. }), "{error:?}");
     }
 
     #[test]
