@@ -185,17 +185,15 @@ impl Pull<'_> {
             })?;
             match frame.into_data() {
                 Ok(piece) => {
-                    data.clear();
                     reader.take(&piece, &mut data);
-                    output.write(&data)?;
+                    output.write(std::mem::take(&mut data)).await?;
                     progress.show(&reader);
                 }
                 Err(frame) => trailers = frame.trailers_ref().and_then(truth::of_trailers).or(trailers),
             }
         }
-        data.clear();
         let received = reader.finish(&mut data);
-        output.write(&data)?;
+        output.write(data).await?;
         Ok((received, trailers))
     }
 

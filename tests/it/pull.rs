@@ -3,10 +3,11 @@
 use std::path::Path;
 use std::time::Duration;
 
+use rustix::fs::{FileType, Mode};
 use serde_json::{Value, json};
 
 use crate::support::fake_service::{FakeService, KEY, ROWS, crc, rows};
-use crate::support::run::{Outhaul, outhaul};
+use crate::support::run::{Outhaul, outhaul, program};
 
 fn pull(service: &FakeService, dataset: &str, output: &str, more: &[&str]) -> Outhaul {
     let fixed = ["pull", &service.url, "--dataset", dataset, "--columns", "id,note", "-o", output];
@@ -163,6 +164,28 @@ async fn a_receipt_that_comes_late_is_waited_for() {
     assert_eq!(run.stdout, rows("csv").into_bytes());
     assert!(service.requests().iter().filter(|request| request.path.ends_with("late-receipt.csv")).count() >= 3);
     assert!(run.stderr.contains("complete: 2,000 rows"), "{}", run.stderr);
+}
+
+/// `outhaul pull -o - | less`, where nobody reads on.
+#[tokio::test]
+async fn the_first_signal_is_heard_while_the_reader_of_standard_output_does_not_read() {
+    let service = FakeService::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let fifo = folder.path().join("rows");
+    let mode = Mode::RUSR | Mode::WUSR;
+    rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, mode, 0).unwrap();
+    // Held open and never read: it takes 64 KiB, and the rows are more.
+    let held = std::fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
+    let script = "exec \"$0\" \"$@\" >\"$ROWS\"";
+    let words = ["-c", script, env!("CARGO_BIN_EXE_outhaul"), "pull", &service.url, "--dataset", "complete", "-o", "-"];
+    let pulled = program("sh", words).env("OUTHAUL_API_KEY", KEY).env("ROWS", &fifo);
+    let running = pulled.env("OUTHAUL_TEST_LIMITS", "pull_progress=0.001").limit(Duration::from_secs(20)).spawn();
+    running.stderr_has("scanned ").await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    running.signal("TERM").await;
+    let run = running.wait().await.expect(143);
+    assert!(run.stderr.contains("stopped while pulling"), "{}", run.stderr);
+    drop(held);
 }
 
 #[tokio::test]

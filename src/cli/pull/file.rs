@@ -135,19 +135,23 @@ impl PullOutput {
         Ok(Self::File(PartialFile { path, partial, replace, file }))
     }
 
-    /// Writes rows.
+    /// Writes rows. A reader of standard output that does not read holds up this alone, and no signal.
     ///
     /// # Errors
     /// The disk is full, the reader has gone, …
-    pub(crate) fn write(&mut self, data: &[u8]) -> Result<(), ExportError> {
+    pub(crate) async fn write(&mut self, data: Vec<u8>) -> Result<(), ExportError> {
         match self {
+            Self::Stdout if data.is_empty() => Ok(()),
             Self::Stdout => {
-                let mut stdout = io::stdout().lock();
-                let written = stdout.write_all(data).and_then(|()| stdout.flush());
+                let written = tokio::task::spawn_blocking(move || {
+                    let mut stdout = io::stdout().lock();
+                    stdout.write_all(&data).and_then(|()| stdout.flush())
+                });
+                let written = written.await.unwrap_or_else(|lost| Err(io::Error::other(lost)));
                 written.map_err(|error| failed("writing to standard output".to_owned(), error))
             }
             Self::File(PartialFile { file, partial, .. }) => {
-                file.write_all(data).map_err(|error| failed(format!("writing {}", partial.display()), error))
+                file.write_all(&data).map_err(|error| failed(format!("writing {}", partial.display()), error))
             }
         }
     }
@@ -191,14 +195,14 @@ mod tests {
     use super::*;
     use crate::cli::screen::tests::Kept;
 
-    #[test]
-    fn a_file_has_its_name_once_it_is_whole() {
+    #[tokio::test]
+    async fn a_file_has_its_name_once_it_is_whole() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
         let name = path.to_str().unwrap();
         let kept = Kept::default();
         let mut output = PullOutput::open(name, false, &kept.screen()).unwrap();
-        output.write(b"rows").unwrap();
+        output.write(b"rows".to_vec()).await.unwrap();
         let another = PullOutput::open(name, false, &kept.screen()).unwrap_err();
         assert_eq!(another.kind, ExportErrorKind::DestinationTaken);
         assert!(!path.exists());
@@ -208,15 +212,15 @@ mod tests {
         assert_eq!(kept.text(), "");
     }
 
-    #[test]
-    fn what_is_there_stays_unless_it_is_to_be_replaced() {
+    #[tokio::test]
+    async fn what_is_there_stays_unless_it_is_to_be_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
         let name = path.to_str().unwrap();
         let screen = Kept::default().screen();
         check(&path, false).unwrap();
         let mut output = PullOutput::open(name, false, &screen).unwrap();
-        output.write(b"new").unwrap();
+        output.write(b"new".to_vec()).await.unwrap();
         // It comes while the rows do.
         std::fs::write(&path, b"mine").unwrap();
         assert_eq!(output.publish().unwrap_err().kind, ExportErrorKind::DestinationTaken);
@@ -229,13 +233,13 @@ mod tests {
         let kept = Kept::default();
         let mut output = PullOutput::open(name, true, &kept.screen()).unwrap();
         assert!(kept.text().contains("which an earlier pull left unfinished"), "{}", kept.text());
-        output.write(b"newer").unwrap();
+        output.write(b"newer".to_vec()).await.unwrap();
         output.publish().unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"newer");
     }
 
-    #[test]
-    fn a_published_file_that_is_still_a_partial_too_keeps_its_rows() {
+    #[tokio::test]
+    async fn a_published_file_that_is_still_a_partial_too_keeps_its_rows() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x.csv");
         let partial = partial_of(&path);
@@ -244,7 +248,7 @@ mod tests {
         std::fs::hard_link(&path, &partial).unwrap();
         let kept = Kept::default();
         let mut output = PullOutput::open(path.to_str().unwrap(), true, &kept.screen()).unwrap();
-        output.write(b"cut").unwrap();
+        output.write(b"cut".to_vec()).await.unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"whole");
         assert!(output.keep().is_some());
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&partial).unwrap()), (b"whole".into(), b"cut".into()));
@@ -275,8 +279,8 @@ mod tests {
         assert_eq!(emptied, 0);
     }
 
-    #[test]
-    fn what_came_of_a_broken_stream_is_kept_and_nothing_of_nothing() {
+    #[tokio::test]
+    async fn what_came_of_a_broken_stream_is_kept_and_nothing_of_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         let screen = Kept::default().screen();
@@ -284,7 +288,7 @@ mod tests {
         assert_eq!(open().keep(), None);
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
         let mut output = open();
-        output.write(b"half").unwrap();
+        output.write(b"half".to_vec()).await.unwrap();
         assert!(output.keep().unwrap().ends_with("x.partial"));
         assert_eq!(std::fs::read(partial_of(&path)).unwrap(), b"half");
     }
