@@ -80,7 +80,7 @@ async fn prepared<'a>(matches: &'a ArgMatches, context: &'a CommandContext) -> R
     let output = matches.get_one::<String>("output").map_or("-", String::as_str);
     let replace = matches.get_one::<String>("on_existing").is_some_and(|wish| wish == "replace");
     if output != "-" {
-        file::check(Path::new(output), replace)?;
+        file::place(Path::new(output), replace)?;
     }
     let key = context.unless_stopped(STOPPED, key::find(matches, context)).await?;
     if server.is_open() {

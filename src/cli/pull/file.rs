@@ -2,10 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, OFlags, flock};
 use rustix::io::Errno;
 
 use super::super::screen::Screen;
@@ -15,6 +15,9 @@ use crate::model::{ErrorCode, ExportErrorKind};
 
 /// Tries to open a `.partial` that others take away or publish meanwhile.
 const OPENS_MAX: u32 = 5;
+
+#[expect(clippy::cast_possible_wrap, reason = "it is one bit, and not the highest")]
+const NO_LINK: i32 = OFlags::NOFOLLOW.bits() as i32;
 
 /// A place for rows.
 #[derive(Debug)]
@@ -32,26 +35,32 @@ pub(crate) struct PartialFile {
     file: File,
 }
 
-/// Refuses a file that is there, before anything is asked for.
+/// Where the file is to be: behind a link, where the link leads. Refuses one that is there, before anything is asked for.
 ///
 /// # Errors
 /// It is there and not to be replaced, or it can be no file.
-pub(crate) fn check(path: &Path, replace: bool) -> Result<(), ExportError> {
+pub(crate) fn place(path: &Path, replace: bool) -> Result<PathBuf, ExportError> {
     let shown = path.display();
-    match std::fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(error) => Err(failed(format!("looking at {shown}"), error)),
-        Ok(facts) if facts.is_dir() => {
-            let what = format!("-o {shown} is a folder");
-            Err(ExportError::new(ExportErrorKind::Usage, what).with_hint("name a file in it"))
-        }
-        Ok(facts) if !facts.is_file() && !facts.is_symlink() => {
-            let what = format!("-o {shown} is no file");
-            Err(ExportError::new(ExportErrorKind::Usage, what).with_hint("-o - writes to standard output"))
-        }
-        Ok(_) if replace => Ok(()),
-        Ok(_) => Err(taken(path)),
+    let looking = |error| failed(format!("looking at {shown}"), error);
+    let is_link = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(path.to_owned()),
+        facts => facts.map_err(looking)?.is_symlink(),
+    };
+    let facts = match std::fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        facts => Some(facts.map_err(looking)?),
+    };
+    if facts.as_ref().is_some_and(std::fs::Metadata::is_dir) {
+        let what = format!("-o {shown} is a folder");
+        return Err(ExportError::new(ExportErrorKind::Usage, what).with_hint("name a file in it"));
     }
+    if !facts.is_some_and(|facts| facts.is_file()) {
+        let what = if is_link { "is a link that leads to no file" } else { "is no file" };
+        let error = ExportError::new(ExportErrorKind::Usage, format!("-o {shown} {what}"));
+        return Err(error.with_hint("-o - writes to standard output"));
+    }
+    let target = if is_link { path.canonicalize().map_err(looking)? } else { path.to_owned() };
+    if replace { Ok(target) } else { Err(taken(&target)) }
 }
 
 fn taken(path: &Path) -> ExportError {
@@ -88,8 +97,16 @@ fn locked(partial: &Path) -> Result<File, ExportError> {
     let shown = partial.display();
     let mut tries = OPENS_MAX;
     loop {
-        let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(partial);
-        let file = opened.map_err(|error| failed(format!("making {shown}"), error))?;
+        let mut options = OpenOptions::new();
+        // Who may write in the folder could lead the rows elsewhere by a link.
+        let options = options.read(true).write(true).create(true).truncate(false).custom_flags(NO_LINK);
+        let file = options.open(partial).map_err(|error| {
+            if error.raw_os_error() != Some(Errno::LOOP.raw_os_error()) {
+                return failed(format!("making {shown}"), error);
+            }
+            let what = format!("{shown} is a link, and rows are not written through one");
+            ExportError::new(ExportErrorKind::DestinationTaken, what).with_hint("remove it, or name another file")
+        })?;
         match flock(&file, FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(Errno::WOULDBLOCK) => {
@@ -99,7 +116,7 @@ fn locked(partial: &Path) -> Result<File, ExportError> {
             Err(error) => return Err(failed(format!("locking {shown}"), error.into())),
         }
         let held = file.metadata().map_err(|error| failed(format!("looking at {shown}"), error))?;
-        let named = std::fs::metadata(partial).ok();
+        let named = std::fs::symlink_metadata(partial).ok();
         let is_ours = named.is_some_and(|named| (named.dev(), named.ino()) == (held.dev(), held.ino()));
         if is_ours && held.nlink() == 1 {
             return Ok(file);
@@ -119,12 +136,13 @@ impl PullOutput {
     /// Opens the place; what a pull before this one left unfinished goes, and that is told.
     ///
     /// # Errors
-    /// Another pull writes it, or it cannot be made.
+    /// Another pull writes it, or it cannot be made, or as [`place`].
     pub(crate) fn open(path: &str, replace: bool, screen: &Screen) -> Result<Self, ExportError> {
         if path == "-" {
             return Ok(Self::Stdout);
         }
-        let (path, partial) = (PathBuf::from(path), partial_of(Path::new(path)));
+        let path = place(Path::new(path), replace)?;
+        let partial = partial_of(&path);
         let shown = partial.display();
         let file = locked(&partial)?;
         let left = file.metadata().map(|facts| facts.len()).unwrap_or_default();
@@ -218,7 +236,7 @@ mod tests {
         let path = folder.path().join("x.csv");
         let name = path.to_str().unwrap();
         let screen = Kept::default().screen();
-        check(&path, false).unwrap();
+        assert_eq!(place(&path, false).unwrap(), path);
         let mut output = PullOutput::open(name, false, &screen).unwrap();
         output.write(b"new".to_vec()).await.unwrap();
         // It comes while the rows do.
@@ -226,9 +244,9 @@ mod tests {
         assert_eq!(output.publish().unwrap_err().kind, ExportErrorKind::DestinationTaken);
         assert_eq!(std::fs::read(&path).unwrap(), b"mine");
         assert_eq!(std::fs::read(partial_of(&path)).unwrap(), b"new");
-        assert_eq!(check(&path, false).unwrap_err().kind, ExportErrorKind::DestinationTaken);
-        check(&path, true).unwrap();
-        assert_eq!(check(folder.path(), true).unwrap_err().kind, ExportErrorKind::Usage);
+        assert_eq!(place(&path, false).unwrap_err().kind, ExportErrorKind::DestinationTaken);
+        place(&path, true).unwrap();
+        assert_eq!(place(folder.path(), true).unwrap_err().kind, ExportErrorKind::Usage);
 
         let kept = Kept::default();
         let mut output = PullOutput::open(name, true, &kept.screen()).unwrap();
@@ -253,6 +271,42 @@ mod tests {
         assert!(output.keep().is_some());
         assert_eq!((std::fs::read(&path).unwrap(), std::fs::read(&partial).unwrap()), (b"whole".into(), b"cut".into()));
         assert_eq!(kept.text(), "");
+    }
+
+    #[tokio::test]
+    async fn no_link_leads_the_rows_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let screen = Kept::default().screen();
+        std::fs::write(at("mine"), b"mine").unwrap();
+        let link = |to: &Path, name: &str| std::os::unix::fs::symlink(to, at(name)).unwrap();
+        for target in ["mine", "nothing"] {
+            link(&at(target), "rows.partial");
+            let error = PullOutput::open(at("rows").to_str().unwrap(), true, &screen).unwrap_err();
+            assert_eq!(error.kind, ExportErrorKind::DestinationTaken, "{error}");
+            assert!(error.message.contains("is a link"), "{error}");
+            std::fs::remove_file(at("rows.partial")).unwrap();
+        }
+        assert!(std::fs::read(at("mine")).unwrap() == b"mine" && !at("nothing").exists());
+
+        // A link to a file stays one, and the file is the one that is written.
+        link(Path::new("mine"), "newest");
+        assert_eq!(place(&at("newest"), false).unwrap_err().kind, ExportErrorKind::DestinationTaken);
+        let mut output = PullOutput::open(at("newest").to_str().unwrap(), true, &screen).unwrap();
+        output.write(b"new".to_vec()).await.unwrap();
+        output.publish().unwrap();
+        assert_eq!(std::fs::read_link(at("newest")).unwrap(), Path::new("mine"));
+        assert_eq!(std::fs::read(at("mine")).unwrap(), b"new");
+
+        link(Path::new("/dev/null"), "device");
+        link(Path::new("/proc/self/fd/nothing"), "dangling");
+        link(folder.path(), "folder");
+        for (name, hint) in [("device", "-o - writes"), ("dangling", "-o - writes"), ("folder", "name a file in it")] {
+            let error = place(&at(name), true).unwrap_err();
+            assert_eq!(error.kind, ExportErrorKind::Usage, "{name}: {error}");
+            assert!(error.hint.unwrap().contains(hint), "{name}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
     }
 
     #[test]
