@@ -166,6 +166,37 @@ async fn a_receipt_that_comes_late_is_waited_for() {
     assert!(run.stderr.contains("complete: 2,000 rows"), "{}", run.stderr);
 }
 
+/// What has a head and no body, as a proxy that hangs gives it.
+#[tokio::test]
+async fn an_answer_whose_body_never_comes_is_not_waited_for_without_end() {
+    let service = FakeService::start().await;
+    let impatient = |dataset: &str, format: &str| {
+        pull(&service, dataset, "-", &["--format", format]).env("OUTHAUL_TEST_LIMITS", "receipt=1,small_body=1")
+    };
+    let limit = Duration::from_secs(20);
+    let run = impatient("hanging-receipt", "ndjson").limit(limit).run().await.expect(0);
+    assert!(run.stderr.contains("the receipt did not come within 1 s"), "{}", run.stderr);
+    // The service's word on why a stream broke does not come either.
+    let run = impatient("hanging-receipt-cut", "csv").limit(limit).run().await.expect(11);
+    assert!(run.stderr.contains("the stream broke off"), "{}", run.stderr);
+    let run = impatient("hanging-refusal", "csv").limit(limit).run().await.expect(11);
+    assert!(run.stderr.contains("answered 502 Bad Gateway"), "{}", run.stderr);
+}
+
+/// A key may expire while rows come: the receipt is refused, and asking again is of no use.
+#[tokio::test]
+async fn a_receipt_that_is_refused_is_not_asked_for_again() {
+    let service = FakeService::start().await;
+    for (dataset, said) in [("expired", "a valid API key is wanted"), ("no-receipt", "there is none")] {
+        let pulled = pull(&service, dataset, "-", &["--format", "ndjson"]).env("OUTHAUL_TEST_LIMITS", "receipt=20");
+        let run = pulled.limit(Duration::from_secs(15)).run().await.expect(0);
+        assert!(run.stderr.contains(said), "{dataset}: {}", run.stderr);
+        let asked =
+            service.requests().iter().filter(|request| request.path.ends_with(&format!("{dataset}.ndjson"))).count();
+        assert_eq!(asked, 1, "{dataset}");
+    }
+}
+
 /// `outhaul pull -o - | less`, where nobody reads on.
 #[tokio::test]
 async fn the_first_signal_is_heard_while_the_reader_of_standard_output_does_not_read() {

@@ -141,6 +141,14 @@ async fn plain(socket: &mut TcpStream, head: &str, body: &[u8]) -> std::io::Resu
     socket.shutdown().await
 }
 
+/// A head that promises a body, of which nothing comes.
+async fn head_alone(socket: &mut TcpStream, status: &str) -> std::io::Result<()> {
+    let head = format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n");
+    socket.write_all(head.as_bytes()).await?;
+    tokio::time::sleep(Duration::from_mins(1)).await;
+    Ok(())
+}
+
 async fn problem(
     socket: &mut TcpStream,
     status: &str,
@@ -167,6 +175,11 @@ async fn receipt(socket: &mut TcpStream, id: &str, seen: &Seen) -> std::io::Resu
     };
     let asked = seen.lock().unwrap().iter().filter(|request| request.path.ends_with(id)).count();
     let receipt = match case {
+        "hanging-receipt" | "hanging-receipt-cut" => return head_alone(socket, "200 OK").await,
+        // Who asks once more with another key has it.
+        "expired" if asked <= 2 => {
+            return problem(socket, "401 Unauthorized", "", "unauthorized", "a valid API key is wanted").await;
+        }
         "no-receipt" | "no-proof" => {
             return problem(socket, "404 Not Found", "", "export_not_found", "there is none").await;
         }
@@ -196,6 +209,11 @@ async fn stream(socket: &mut TcpStream, request: &SeenRequest) -> std::io::Resul
         "no-data" => return problem(socket, "404 Not Found", "", "no_data", "No data matches your filters").await,
         "busy" => return problem(socket, "429 Too Many Requests", "\r\nretry-after: 7", "too_many", "too many").await,
         "redirect" => return plain(socket, "302 Found\r\nlocation: http://127.0.0.1:1/", b"").await,
+        "hanging-head" => {
+            tokio::time::sleep(Duration::from_mins(1)).await;
+            return Ok(());
+        }
+        "hanging-refusal" => return head_alone(socket, "502 Bad Gateway").await,
         "html" => return plain(socket, "200 OK\r\ncontent-type: text/html", b"<html>log in</html>\n").await,
         _ => {}
     }
@@ -231,7 +249,7 @@ async fn stream(socket: &mut TcpStream, request: &SeenRequest) -> std::io::Resul
         // Nothing more comes, and the connection stays.
         "stall" => tokio::time::sleep(Duration::from_mins(1)).await,
         "cut-reset" => rustix::net::sockopt::set_socket_linger(&*socket, Some(Duration::ZERO))?,
-        "cut" | "cut-close" => socket.shutdown().await?,
+        "cut" | "cut-close" | "hanging-receipt-cut" => socket.shutdown().await?,
         _ => {
             socket.write_all(end.as_bytes()).await?;
             socket.shutdown().await?;
@@ -247,7 +265,9 @@ fn body_of(case: &str, format: &str, ends: bool) -> String {
     let half = &all[..all.len() / 2];
     let half = half.rfind("\r\n9").map_or_else(|| half.rfind('\n').unwrap() + 1, |at| at + 2);
     let mut body = match case {
-        "cut" | "cut-close" | "cut-http10" | "cut-reset" | "stall" | "lying-proxy" => all[..half].to_owned(),
+        "cut" | "cut-close" | "hanging-receipt-cut" | "cut-http10" | "cut-reset" | "stall" | "lying-proxy" => {
+            all[..half].to_owned()
+        }
         "half-row" => all[..all.len() - 9].to_owned(),
         _ => all.clone(),
     };

@@ -1,16 +1,22 @@
 //! An answer that is no stream: what the service says of it becomes an error with an exit code.
 
+use std::time::Duration;
+
 use http::{HeaderMap, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Deserialize;
+use tokio::time::timeout;
 
-use crate::base::voice;
+use crate::base::{failpoint, voice};
 use crate::export::ExportError;
 use crate::model::{ErrorCode, ExportErrorKind};
 
 /// Bytes of an answer that is no stream.
 const PROBLEM_BYTES_MAX: usize = 64 * 1024;
+
+/// How long they may take behind the head.
+const BODY_PATIENCE: Duration = Duration::from_secs(20);
 
 /// `application/problem+json`, as far as it is of use.
 #[derive(Debug, Default, Deserialize)]
@@ -22,9 +28,11 @@ struct ProblemJson {
     request_id: Option<String>,
 }
 
-/// The whole body of a small answer.
+/// The whole body of a small answer, unless it does not come.
 pub(crate) async fn small_body(body: Incoming) -> Option<Vec<u8>> {
-    Limited::new(body, PROBLEM_BYTES_MAX).collect().await.ok().map(|whole| whole.to_bytes().to_vec())
+    let whole = Limited::new(body, PROBLEM_BYTES_MAX).collect();
+    let whole = timeout(failpoint::limit("small_body", BODY_PATIENCE), whole).await.ok()?;
+    whole.ok().map(|whole| whole.to_bytes().to_vec())
 }
 
 /// The error that an answer stands for.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::Full;
 use serde::Deserialize;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::ask::segment;
 use super::key::ApiKey;
@@ -52,39 +52,53 @@ pub(crate) struct Verdict {
     pub(crate) proof: &'static str,
 }
 
+/// Why there is no receipt.
+enum NoReceipt {
+    /// The service gives none, which asking again does not change.
+    Refused(String),
+    Lost(String),
+}
+
 /// Fetches the receipt, and waits while it says that the stream still runs.
 ///
 /// # Errors
 /// It cannot be had; the text says why.
 pub(crate) async fn receipt(server: &HttpServer, id: &str, key: &ApiKey) -> Result<ReceiptJson, String> {
-    let deadline = Instant::now() + failpoint::limit("receipt", RECEIPT_PATIENCE);
+    let patience = failpoint::limit("receipt", RECEIPT_PATIENCE);
+    let deadline = Instant::now() + patience;
     loop {
-        let found = ask(server, id, key).await;
-        let settled = found.as_ref().is_ok_and(|receipt| receipt.status != "streaming");
-        if settled || Instant::now() >= deadline {
-            return found;
+        let silent = |_| NoReceipt::Lost(format!("the receipt did not come within {} s", patience.as_secs()));
+        let found = timeout_at(deadline, ask(server, id, key)).await.map_err(silent).and_then(|found| found);
+        let late = Instant::now() >= deadline;
+        match found {
+            Ok(receipt) if receipt.status != "streaming" || late => return Ok(receipt),
+            Err(NoReceipt::Refused(why)) => return Err(why),
+            Err(NoReceipt::Lost(why)) if late => return Err(why),
+            Ok(_) | Err(NoReceipt::Lost(_)) => tokio::time::sleep(RECEIPT_INTERVAL).await,
         }
-        tokio::time::sleep(RECEIPT_INTERVAL).await;
     }
 }
 
-async fn ask(server: &HttpServer, id: &str, key: &ApiKey) -> Result<ReceiptJson, String> {
+async fn ask(server: &HttpServer, id: &str, key: &ApiKey) -> Result<ReceiptJson, NoReceipt> {
+    let lost = |why: &str| NoReceipt::Lost(why.to_owned());
     let request = Request::get(server.path(&format!("/v1/exports/{}", segment(id))))
         .header(http::header::HOST, server.authority())
         .header(http::header::AUTHORIZATION, key.authorization())
         .body(Full::<Bytes>::default());
-    let request = request.map_err(|_| "the service's export id makes no address".to_owned())?;
+    let request = request.map_err(|_| lost("the service's export id makes no address"))?;
     let answer = server
         .send(request)
         .await
-        .map_err(|error| voice::sentence(&error.to_string(), std::error::Error::source(&error), false))?;
+        .map_err(|error| lost(&voice::sentence(&error.to_string(), std::error::Error::source(&error), false)))?;
     let (head, body) = answer.into_parts();
     let body = small_body(body).await;
     if head.status != StatusCode::OK {
-        return Err(refusal::error(head.status, &head.headers, body.as_deref()).sentence());
+        let why = refusal::error(head.status, &head.headers, body.as_deref()).sentence();
+        let refused = [StatusCode::UNAUTHORIZED, StatusCode::FORBIDDEN, StatusCode::NOT_FOUND].contains(&head.status);
+        return Err(if refused { NoReceipt::Refused(why) } else { NoReceipt::Lost(why) });
     }
     let receipt = body.and_then(|body| serde_json::from_slice(&body).ok());
-    receipt.ok_or_else(|| "the receipt cannot be read".to_owned())
+    receipt.ok_or_else(|| lost("the receipt cannot be read"))
 }
 
 /// What the trailers say.
