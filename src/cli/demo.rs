@@ -80,6 +80,8 @@ pub(crate) async fn run(front: &Front, options: &Options, work: impl AsyncFnOnce
 }
 
 async fn served(front: &Front, options: &Options, work: impl AsyncFnOnce(&Job) -> u8) -> Result<u8, ExportError> {
+    // Nobody else would stop the server and remove its data.
+    front.signals.heed_hangups().map_err(|error| ExportError::internal("listening to SIGHUP").with_source(error))?;
     let folder = made(&options.folder)?;
     let say = |text: &str| {
         if !front.quiet {

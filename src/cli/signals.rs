@@ -22,6 +22,8 @@ pub(crate) enum StopSignal {
     Interrupted,
     /// SIGTERM, as a supervisor sends it.
     Terminated,
+    /// SIGHUP, as a terminal sends it that is closed, where that is listened to.
+    HungUp,
 }
 
 impl StopSignal {
@@ -29,7 +31,7 @@ impl StopSignal {
     pub(crate) fn kind(self) -> ExportErrorKind {
         match self {
             Self::Interrupted => ExportErrorKind::Interrupted,
-            Self::Terminated => ExportErrorKind::Terminated,
+            Self::Terminated | Self::HungUp => ExportErrorKind::Terminated,
         }
     }
 
@@ -38,6 +40,7 @@ impl StopSignal {
         match self {
             Self::Interrupted => "SIGINT",
             Self::Terminated => "SIGTERM",
+            Self::HungUp => "SIGHUP",
         }
     }
 
@@ -45,6 +48,7 @@ impl StopSignal {
         match self {
             Self::Interrupted => 2,
             Self::Terminated => 15,
+            Self::HungUp => 1,
         }
     }
 }
@@ -96,6 +100,24 @@ impl Signals {
         Ok(signals)
     }
 
+    /// Lets a SIGHUP stop the run from now on, where it would end the process at once. A terminal that is closed may send
+    /// several, so that none of them counts as the second signal; under nohup there is none.
+    ///
+    /// # Errors
+    /// Where the system refuses the handler.
+    pub(crate) fn heed_hangups(&self) -> io::Result<()> {
+        if hangups_are_ignored() {
+            return Ok(());
+        }
+        let (mut hangups, signals) = (signal(SignalKind::hangup())?, self.clone());
+        tokio::spawn(async move {
+            while hangups.recv().await.is_some() {
+                signals.first(StopSignal::HungUp);
+            }
+        });
+        Ok(())
+    }
+
     /// Cancelled by the first signal.
     pub(crate) fn token(&self) -> &CancellationToken {
         &self.token
@@ -106,6 +128,7 @@ impl Signals {
         match self.first.load(Ordering::Acquire) {
             2 => Some(StopSignal::Interrupted),
             15 => Some(StopSignal::Terminated),
+            1 => Some(StopSignal::HungUp),
             _ => None,
         }
     }
@@ -136,6 +159,13 @@ impl Signals {
         }
         leave(stop);
     }
+}
+
+/// Whether whoever started us wants us to outlive the terminal. A handler would undo that.
+fn hangups_are_ignored() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).is_some_and(|mask| mask & 1 == 1)
 }
 
 #[expect(clippy::exit, reason = "the second signal asks for exactly this")]

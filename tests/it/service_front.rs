@@ -2,6 +2,7 @@
 //! lines of its documentation.
 
 use std::io::Read as _;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use tokio::process::Command;
 
 use crate::support::eventually;
 use crate::support::pg::{Pg, pg};
-use crate::support::run::outhaul;
+use crate::support::run::{outhaul, program};
 use crate::support::service::{Service, key};
 use crate::support::tls::Authority;
 
@@ -178,6 +179,33 @@ async fn the_demo_says_where_it_serves_and_ends_with_a_signal() {
     demo.signal("INT").await;
     let run = demo.wait().await.expect(0);
     assert!(!run.stderr.contains(free), "the key is told once, and on standard output");
+}
+
+/// Whoever closes the terminal has no server and no data left of it; whoever used nohup wants both.
+#[tokio::test]
+async fn the_demo_goes_with_its_terminal() {
+    for ignored in [false, true] {
+        let script = if ignored { "trap '' HUP; exec \"$0\" \"$@\"" } else { "exec \"$0\" \"$@\"" };
+        let words =
+            ["-c", script, env!("CARGO_BIN_EXE_outhaul"), "demo", "--serve", "--rows", "1000", "--report", "json"];
+        let demo = program("sh", words).limit(LIMIT).spawn();
+        eventually(LIMIT, "the line of the demo", async || demo.stdout().contains('\n').then_some(())).await;
+        let said = demo.stderr();
+        let server = Path::new(said.split(", data in ").nth(1).unwrap().lines().next().unwrap());
+        let pid = std::fs::read_to_string(server.join("data/postmaster.pid")).unwrap();
+        let process = Path::new("/proc").join(pid.lines().next().unwrap());
+        assert!(process.exists());
+        demo.signal("HUP").await;
+        demo.signal("HUP").await;
+        if ignored {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            assert!(process.exists() && server.exists(), "nohup is not heeded");
+            demo.signal("INT").await;
+        }
+        demo.wait().await.expect(0);
+        eventually(LIMIT, "the end of the server", async || (!process.exists()).then_some(())).await;
+        assert!(!server.exists());
+    }
 }
 
 #[tokio::test]
