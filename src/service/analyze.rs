@@ -65,6 +65,7 @@ pub(crate) struct AnalysisQuestion {
 pub(crate) struct RowsQuestion {
     bucket_key: Option<String>,
     format: StreamFormat,
+    #[schema(required = true)]
     columns: Vec<String>,
     order_by: Vec<OrderBy>,
     allow_empty: bool,

@@ -34,6 +34,7 @@ pub(crate) enum StreamFormat {
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct Question {
     pub(crate) format: StreamFormat,
+    #[schema(required = true)]
     pub(crate) columns: Vec<String>,
     pub(crate) r#where: Vec<Filter>,
     pub(crate) date_range: Option<DateRange>,

@@ -59,6 +59,7 @@ pub(crate) enum JobMode {
 #[derive(Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct JobQuestion {
+    #[schema(required = true)]
     dataset: String,
     mode: JobMode,
     format: JobFormat,
@@ -67,6 +68,7 @@ pub(crate) struct JobQuestion {
     /// With `bucket_key`.
     analysis: Option<String>,
     bucket_key: Option<String>,
+    #[schema(required = true)]
     columns: Vec<String>,
     r#where: Vec<Filter>,
     date_range: Option<DateRange>,
@@ -111,7 +113,10 @@ impl JobQuestion {
     ),
     request_body = JobQuestion,
     responses(
-        (status = 200, description = "The rows, where the mode is stream, or auto and they are few", body = String, content_type = "application/x-ndjson"),
+        (status = 200, description = "The rows, where the mode is stream, or auto and they are few", content(
+            (String = "application/x-ndjson"),
+            (String = "text/csv"),
+        )),
         (status = 202, description = "The export is queued", body = JobView),
         (status = "4XX", description = "A refusal", body = ProblemBody, content_type = "application/problem+json"),
         (status = "5XX", description = "A failure", body = ProblemBody, content_type = "application/problem+json"),
