@@ -64,6 +64,12 @@ fn cases() -> Value {
         ("wrong key", json!({"dataset": "complete", "wrongKey": true})),
         ("silent", json!({"dataset": "stall", "silenceMs": 300, "receiptMs": 300})),
         ("aborted", json!({"dataset": "stall", "abortAfter": 300})),
+        ("expired", json!({"dataset": "expired", "format": "csv"})),
+        ("renewed", json!({"dataset": "expired", "format": "csv", "renewed": true})),
+        ("expired ndjson", json!({"dataset": "expired"})),
+        ("hanging receipt", json!({"dataset": "hanging-receipt", "format": "csv", "receiptMs": 300})),
+        ("hanging refusal", json!({"dataset": "hanging-refusal", "silenceMs": 300})),
+        ("hanging head", json!({"dataset": "hanging-head", "silenceMs": 300})),
         ("left", json!({"dataset": "slow", "leaveAfter": 2})),
         ("bucket", json!({"dataset": "complete", "analysis": "by status", "bucketKey": "k.1", "parse": "json"})),
     ] {
@@ -135,11 +141,37 @@ fn check(results: &Value, place: &str) {
     assert!(blob["start"].as_str().unwrap().starts_with("id,note\r\n9007199"), "{place}: {blob}");
     assert_eq!(results["cut blob"]["error"]["code"], "source_unavailable", "{place}");
     assert_eq!(results["wrong key"]["error"]["code"], "unauthorized", "{place}");
-    assert_eq!(results["silent"]["error"]["code"], "silent", "{place}: {}", results["silent"]);
     assert_eq!(results["aborted"]["error"]["name"], "AbortError", "{place}: {}", results["aborted"]);
     assert_eq!(results["left"]["chunks"], json!(2), "{place}");
     // Parsed, the digits are lost: that is why it is not the default.
     assert_eq!(results["bucket"]["first"]["id"].as_u64(), Some(9_007_199_254_740_992), "{place}");
+}
+
+/// Services that hang, and keys that expire.
+fn check_patience(results: &Value, place: &str) {
+    assert_eq!(results["silent"]["error"]["code"], "silent", "{place}: {}", results["silent"]);
+    let silent = &results["silent"];
+    assert!(silent["rows"].as_u64() > Some(0) && silent["error"]["rows"] == silent["rows"], "{place}: {silent}");
+    // A key that expired meanwhile: what is missing is the proof, and another key gets it.
+    let expired = &results["expired"]["error"];
+    assert_eq!(
+        [&expired["code"], &expired["status"], &expired["rows"]],
+        [&json!("unauthorized"), &json!(401), &json!(ROWS)],
+        "{place}: {expired}"
+    );
+    let renewed = &results["renewed"];
+    assert_eq!(
+        (&renewed["error"], &renewed["keys"]),
+        (&Value::Null, &json!([null, null, "unauthorized"])),
+        "{place}: {renewed}"
+    );
+    assert_eq!(results["expired ndjson"]["error"], Value::Null, "{place}: the end record proves it");
+    for (case, code, status) in
+        [("receipt", "unproven", Value::Null), ("refusal", "http_error", json!(502)), ("head", "silent", Value::Null)]
+    {
+        let error = &results[format!("hanging {case}")]["error"];
+        assert_eq!((&error["code"], &error["status"]), (&json!(code), &status), "{place} {case}: {error}");
+    }
 }
 
 /// What the service was asked for by the last case.
@@ -157,14 +189,18 @@ fn check_requests(service: &FakeService) {
 #[tokio::test]
 async fn node_tells_whole_capped_and_broken_streams_apart() {
     let service = FakeService::start().await;
-    check(&run("node", &service.url, KEY, &cases()).await, "node");
+    let results = run("node", &service.url, KEY, &cases()).await;
+    check(&results, "node");
+    check_patience(&results, "node");
     check_requests(&service);
 }
 
 #[tokio::test]
 async fn chromium_tells_whole_capped_and_broken_streams_apart() {
     let service = FakeService::start().await;
-    check(&run("chromium", &service.url, KEY, &cases()).await, "chromium");
+    let results = run("chromium", &service.url, KEY, &cases()).await;
+    check(&results, "chromium");
+    check_patience(&results, "chromium");
     check_requests(&service);
 }
 
@@ -240,6 +276,11 @@ async fn the_calls_of_the_client_ask_and_understand() {
     assert_eq!(seen["events"], json!([running(1), running(2), {"status": "complete"}]));
     assert_eq!(seen["last"], json!([null, "1", "1"]));
     assert_eq!(seen["known"], json!([{"status": "running"}]));
+    // A connection that is silent is given up for another.
+    assert_eq!(
+        (&seen["silent"], &seen["silent_last"]),
+        (&json!([running(1), {"status": "complete"}]), &json!([null, "1"]))
+    );
     assert_eq!((&seen["gone"], &seen["aborted"]), (&json!(["export_not_found"]), &json!(["AbortError"])));
 }
 

@@ -69,6 +69,15 @@ results.events = await heard(fake.options);
 results.last = fake.asked.map(({ last }) => last);
 fake = answering(events(['id: 5\ndata: {"status":"running"}\n\n'], false), new Response(null, { status: 204 }));
 results.known = await heard(fake.options);
+fake = answering(
+  (signal) => new Response(new ReadableStream({ start(controller) {
+    controller.enqueue(new TextEncoder().encode('id: 1\ndata: {"status":"running","processed_rows":1}\n\n'));
+    signal.addEventListener('abort', () => controller.error(signal.reason));
+  } }), { headers: { 'content-type': 'text/event-stream' } }),
+  events(['id: 2\ndata: {"status":"complete"}\n\n'], false),
+);
+results.silent = await heard({ ...fake.options, silenceMs: 100 });
+results.silent_last = fake.asked.map(({ last }) => last);
 fake = answering(json({ code: 'export_not_found', message: 'none' }, 404));
 results.gone = await heard(fake.options);
 const stop = new AbortController();

@@ -16,7 +16,7 @@ async function walked(client, options) {
       }
     }
   } catch (error) {
-    seen.error = { name: error.name, code: error.code ?? null, message: error.message, retryAfter: error.retryAfter ?? null, rows: error.rows ?? null };
+    seen.error = { name: error.name, code: error.code ?? null, message: error.message, retryAfter: error.retryAfter ?? null, rows: error.rows ?? null, status: error.status ?? null };
   }
   return seen;
 }
@@ -24,9 +24,11 @@ async function walked(client, options) {
 export async function run(client, { url, key, cases }) {
   const results = {};
   for (const [name, more] of Object.entries(cases)) {
-    const { abortAfter, leaveAfter, blob, wrongKey, ...rest } = more;
+    const { abortAfter, leaveAfter, blob, wrongKey, renewed, ...rest } = more;
     const stop = new AbortController();
     const options = { url, apiKey: wrongKey ? 'wrong' : key, signal: stop.signal, ...rest };
+    const keys = [];
+    if (renewed) options.apiKey = (refusal) => (keys.push(refusal?.code ?? null), refusal === null ? key : Promise.resolve(key));
     if (abortAfter !== undefined) setTimeout(() => stop.abort(), abortAfter);
     if (blob) {
       try {
@@ -43,7 +45,7 @@ export async function run(client, { url, key, cases }) {
       }
       results[name] = { chunks };
     } else {
-      results[name] = await walked(client, options);
+      results[name] = { ...await walked(client, options), keys };
     }
   }
   return results;

@@ -14,11 +14,17 @@ export interface Progress {
 export interface ServiceOptions {
   /** The service's address without `/v1`; the page's own origin unless given. */
   url?: string;
-  apiKey?: string;
+  /**
+   * A function gives the key of each request, and may give a newer one than before. Where the service does not take it (401),
+   * the function is called once more, with that refusal; no key then leaves it at that.
+   */
+  apiKey?: string | ((refusal: ExportError | null) => string | null | Promise<string | null>);
   /** More headers, such as `x-outhaul-tenant` from a trusted backend. */
   headers?: Record<string, string>;
   /** Aborting it cancels the query. */
   signal?: AbortSignal;
+  /** Milliseconds without a byte after which a service is taken for dead; 300,000 unless given. */
+  silenceMs?: number;
   fetch?: typeof fetch;
 }
 
@@ -44,8 +50,6 @@ export interface ExportOptions extends ServiceOptions, Query {
   /** No rows are an answer, and not the error `no_data`. */
   allowEmpty?: boolean;
   onProgress?: (progress: Progress) => void;
-  /** Milliseconds without a byte after which a service is taken for dead; 300,000 unless given. */
-  silenceMs?: number;
   /** Milliseconds for which the receipt is waited for; 20,000 unless given. */
   receiptMs?: number;
 }

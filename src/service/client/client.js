@@ -98,7 +98,7 @@ export async function* exportBytes(options) {
 
 /** Where the caller may send statements of ClickHouse: `{sources, credentials}`. */
 export async function listSources(options) {
-  return (await answered(options, '/v1/clickhouse')).json();
+  return told(options, '/v1/clickhouse');
 }
 
 /**
@@ -107,20 +107,17 @@ export async function listSources(options) {
  */
 export async function* statementBytes(options) {
   const { source, statement, user, password = '', signal, onProgress } = options;
-  signal?.throwIfAborted();
-  const stop = new AbortController();
-  const abort = () => stop.abort(signal.reason);
-  signal?.addEventListener('abort', abort, { once: true });
+  const [stop, end] = linked(signal);
   const headers = user === undefined ? {} : { 'x-outhaul-database-authorization': `Basic ${base64(`${user}:${password}`)}` };
   try {
     const path = `/v1/clickhouse/${encodeURIComponent(source)}/export`;
-    const response = await answered({ ...options, signal: stop.signal }, path, { body: { statement }, headers });
+    const response = await answered(options, stop, path, { body: { statement }, headers });
     const [id, reader, crc] = [response.headers.get('x-outhaul-export-id'), response.body.getReader(), new Crc64()];
     let bytes = 0;
     for (;;) {
       let piece;
       try {
-        piece = await next(reader, stop, options.silenceMs ?? SILENCE_MS);
+        piece = await within(options, stop, () => reader.read());
       } catch (error) {
         signal?.throwIfAborted();
         throw Object.assign(await explained(options, id, { rows: 0 }, error), { bytes });
@@ -131,21 +128,20 @@ export async function* statementBytes(options) {
       onProgress?.({ bytes });
       yield piece.value;
     }
-    const receipt = id === null ? null : await receiptOf(options, id, stop.signal);
+    const { receipt, refusal } = await receiptOf(options, id);
     signal?.throwIfAborted();
-    const wrong = statementFault(receipt, bytes, crc.text());
+    const wrong = statementFault(receipt, refusal, bytes, crc.text());
     if (wrong !== null) throw Object.assign(wrong, { bytes });
     return { bytes };
   } finally {
-    signal?.removeEventListener('abort', abort);
-    stop.abort();
+    end();
   }
 }
 
 /** Why bytes that ended well are not all of an answer; null where the service says that they are. */
-function statementFault(receipt, bytes, crc) {
+function statementFault(receipt, refusal, bytes, crc) {
   if (receipt?.status === 'failed' || receipt?.status === 'cancelled') return failed(receipt, { rows: 0 });
-  if (receipt?.status !== 'complete') return new ExportError('unproven', 'nothing proves that the answer is whole');
+  if (receipt?.status !== 'complete') return unproven('nothing proves that the answer is whole', refusal, 0);
   if (receipt.bytes === bytes && receipt.crc64nvme === crc) return null;
   return new ExportError('verification', `the service sent ${receipt.bytes} bytes, and ${bytes} came, or others`);
 }
@@ -154,23 +150,22 @@ const base64 = (text) => btoa(String.fromCharCode(...new TextEncoder().encode(te
 
 /** What the caller may ask for: `{datasets}`. */
 export async function listDatasets(options) {
-  return (await answered(options, '/v1/datasets')).json();
+  return told(options, '/v1/datasets');
 }
 
 /** How many rows a query would give: `{rows, kind, max_rows, will_truncate, estimated_minutes}`. */
 export async function estimateRows(options) {
   const path = `/v1/query/${encodeURIComponent(options.dataset)}/estimate`;
-  return (await answered(options, path, { body: question(options) })).json();
+  return told(options, path, { body: question(options) });
 }
 
 /** The buckets of an analysis. A number that would lose digits is a text, where the browser tells how it was written. */
 export async function analyze(options) {
   const { dataset, analysis, where, dateRange } = options;
   const path = `/v1/analyze/${encodeURIComponent(dataset)}/${encodeURIComponent(analysis)}`;
-  const response = await answered(options, path, { body: { where, date_range: dateRange } });
   const exact = (_, value, context) =>
     typeof value === 'number' && context?.source !== undefined && String(value) !== context.source ? context.source : value;
-  return JSON.parse(await response.text(), exact);
+  return told(options, path, { body: { where, date_range: dateRange } }, exact);
 }
 
 /** Queues an export of a dataset, or of a bucket, and gives its job. */
@@ -179,29 +174,29 @@ export async function startExport(options) {
   const body = { dataset, mode: 'background', compression, ...question(options) };
   if (bucketKey !== undefined) Object.assign(body, { analysis, bucket_key: bucketKey, where: undefined, date_range: undefined });
   const headers = idempotencyKey === undefined ? {} : { 'idempotency-key': idempotencyKey };
-  return (await answered(options, '/v1/exports', { body, headers })).json();
+  return told(options, '/v1/exports', { body, headers });
 }
 
 /** The caller's jobs, the newest first: `{exports, next}`; `cursor` is the `next` of the page before. */
 export async function listExports(options) {
   const asked = Object.entries({ cursor: options.cursor, limit: options.limit }).filter(([, value]) => value !== undefined);
   const query = asked.map(([name, value]) => `${name}=${encodeURIComponent(value)}`).join('&');
-  return (await answered(options, `/v1/exports${query && `?${query}`}`)).json();
+  return told(options, `/v1/exports${query && `?${query}`}`);
 }
 
 /** A job, or the receipt of a stream. */
 export async function readExport(options) {
-  return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`)).json();
+  return told(options, `/v1/exports/${encodeURIComponent(options.id)}`);
 }
 
 /** The files of a job that is ready: `{parts: [{url, rows, bytes, crc64nvme}]}` and more. */
 export async function listFiles(options) {
-  return (await answered(options, `/v1/exports/${encodeURIComponent(options.id)}/manifest`)).json();
+  return told(options, `/v1/exports/${encodeURIComponent(options.id)}/manifest`);
 }
 
 /** Cancels a job; one that has ended loses its files and links. */
 export async function removeExport(options) {
-  await answered(options, `/v1/exports/${encodeURIComponent(options.id)}`, { method: 'DELETE' });
+  await told(options, `/v1/exports/${encodeURIComponent(options.id)}`, { method: 'DELETE' });
 }
 
 /**
@@ -210,46 +205,41 @@ export async function removeExport(options) {
  */
 export async function* exportEvents(options) {
   const path = `/v1/exports/${encodeURIComponent(options.id)}/events`;
-  const stop = new AbortController();
-  const abort = () => stop.abort(options.signal.reason);
-  options.signal?.throwIfAborted();
-  options.signal?.addEventListener('abort', abort, { once: true });
   let [last, failures] = [null, 0];
-  try {
-    for (;;) {
-      try {
-        const headers = { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) };
-        const response = await answered({ ...options, signal: stop.signal }, path, { headers });
-        // The end was heard already.
-        if (response.status === 204) return;
-        for await (const event of eventsOf(response.body.getReader())) {
-          [last, failures] = [event.id ?? last, 0];
-          yield event.data;
-          if (JOB_ENDS.includes(event.data.status)) return;
-        }
-      } catch (error) {
-        options.signal?.throwIfAborted();
-        // A refusal stays one; a proxy that is restarted does not.
-        if (error instanceof ExportError && error.status !== null && error.status < 500 && error.status !== 429) throw error;
-        if (failures + 1 >= EVENTS_AGAIN_MS.length) throw error;
+  for (;;) {
+    const [stop, end] = linked(options.signal);
+    try {
+      const headers = { accept: 'text/event-stream', ...(last === null ? {} : { 'last-event-id': last }) };
+      const response = await answered(options, stop, path, { headers });
+      // The end was heard already.
+      if (response.status === 204) return;
+      const reader = response.body.getReader();
+      // The service sends a comment now and then, so that a silent connection is a dead one.
+      for await (const event of eventsOf(() => within(options, stop, () => reader.read()))) {
+        [last, failures] = [event.id ?? last, 0];
+        yield event.data;
+        if (JOB_ENDS.includes(event.data.status)) return;
       }
-      failures = Math.min(failures + 1, EVENTS_AGAIN_MS.length);
-      await new Promise((resolve) => setTimeout(resolve, EVENTS_AGAIN_MS[failures - 1]));
+    } catch (error) {
       options.signal?.throwIfAborted();
+      // A refusal stays one; a proxy that is restarted does not.
+      if (error instanceof ExportError && error.status !== null && error.status < 500 && error.status !== 429) throw error;
+      if (failures + 1 >= EVENTS_AGAIN_MS.length) throw error;
+    } finally {
+      end();
     }
-  } finally {
-    options.signal?.removeEventListener('abort', abort);
-    stop.abort();
+    failures = Math.min(failures + 1, EVENTS_AGAIN_MS.length);
+    await new Promise((resolve) => setTimeout(resolve, EVENTS_AGAIN_MS[failures - 1]));
   }
 }
 
 /** Events as they come: `{id, data}`. */
-async function* eventsOf(reader) {
+async function* eventsOf(read) {
   const decoder = new TextDecoder();
   let rest = '';
   let event = { id: null, data: [] };
   for (;;) {
-    const { done, value } = await reader.read();
+    const { done, value } = await read();
     if (done) return;
     const lines = (rest + decoder.decode(value, { stream: true })).split(/\r\n|\n/);
     rest = lines.pop();
@@ -268,11 +258,7 @@ async function* eventsOf(reader) {
 /** The bytes of the rows, without the end record; returns what is true of the whole once that is proved. */
 async function* verified(options) {
   const { signal, onProgress } = options;
-  signal?.throwIfAborted();
-  // Ends the request for whatever reason: a caller who leaves, a service that is silent.
-  const stop = new AbortController();
-  const abort = () => stop.abort(signal.reason);
-  signal?.addEventListener('abort', abort, { once: true });
+  const [stop, end] = linked(signal);
   try {
     const response = await asked(options, stop);
     const id = response.headers.get('x-outhaul-export-id');
@@ -282,7 +268,7 @@ async function* verified(options) {
     for (;;) {
       let piece;
       try {
-        piece = await next(reader, stop, options.silenceMs ?? SILENCE_MS);
+        piece = await within(options, stop, () => reader.read());
       } catch (error) {
         signal?.throwIfAborted();
         throw await explained(options, id, seen, error);
@@ -294,12 +280,11 @@ async function* verified(options) {
       }
       if (piece.done) break;
     }
-    const receipt = id === null ? null : await receiptOf(options, id, stop.signal);
+    const { receipt, refusal } = await receiptOf(options, id);
     signal?.throwIfAborted();
-    return judged(seen, promised, receipt);
+    return judged(seen, promised, receipt, refusal);
   } finally {
-    signal?.removeEventListener('abort', abort);
-    stop.abort();
+    end();
   }
 }
 
@@ -313,7 +298,7 @@ async function asked(options, stop) {
     body.bucket_key = bucketKey;
   }
   if (format === 'ndjson') body.end_record = true;
-  const response = await answered({ ...options, signal: stop.signal }, path, { body });
+  const response = await answered(options, stop, path, { body });
   const [type, wanted] = [response.headers.get('content-type') ?? '', format === 'csv' ? 'text/csv' : 'application/x-ndjson'];
   if (!type.startsWith(wanted)) throw new ExportError('not_rows', `the answer is ${type || 'of no type'} and not ${wanted}`);
   return response;
@@ -322,16 +307,42 @@ async function asked(options, stop) {
 const question = ({ format = 'ndjson', columns, where, dateRange, orderBy }) =>
   ({ format, columns, where, date_range: dateRange, order_by: orderBy });
 
-/** The answer to a request, which is none that refuses. */
-async function answered(options, path, { method, body, headers } = {}) {
-  const json = body === undefined ? {} : { 'content-type': 'application/json' };
-  let response;
+/** What a small answer says, as JSON. */
+async function told(options, path, asked, exact) {
+  const [stop, end] = linked(options.signal);
   try {
-    response = await fetching(options)(address(options, path), {
+    const response = await answered(options, stop, path, asked);
+    const text = await within(options, stop, () => response.text());
+    return text === '' ? null : JSON.parse(text, exact);
+  } finally {
+    end();
+  }
+}
+
+/** The answer to a request, which is none that refuses. A key that is not taken is asked for once more, where it is a function. */
+async function answered(options, stop, path, asked = {}) {
+  let refusal = null;
+  for (;;) {
+    const { apiKey } = options;
+    const key = typeof apiKey === 'function' ? await apiKey(refusal) : apiKey;
+    if (refusal !== null && !key) throw refusal;
+    const response = await within(options, stop, () => fetched(options, stop, path, key, asked));
+    if (response.ok) return response;
+    const again = response.status === 401 && refusal === null && typeof apiKey === 'function';
+    refusal = await within(options, stop, () => refused(response));
+    if (!again) throw refusal;
+  }
+}
+
+async function fetched(options, stop, path, key, { method, body, headers }) {
+  const fetching = options.fetch ?? globalThis.fetch.bind(globalThis);
+  const json = body === undefined ? {} : { 'content-type': 'application/json' };
+  try {
+    return await fetching(`${String(options.url ?? '').replace(/\/+$/, '')}${path}`, {
       method: method ?? (body === undefined ? 'GET' : 'POST'),
-      headers: { ...authorization(options), ...json, ...headers },
+      headers: { ...options.headers, ...(key ? { authorization: `Bearer ${key}` } : {}), ...json, ...headers },
       body: body === undefined ? undefined : JSON.stringify(body),
-      signal: options.signal,
+      signal: stop.signal,
       cache: 'no-store',
       redirect: 'error',
     });
@@ -339,8 +350,6 @@ async function answered(options, path, { method, body, headers } = {}) {
     options.signal?.throwIfAborted();
     throw new ExportError('unreachable', 'the service cannot be reached', { cause: error });
   }
-  if (!response.ok) throw await refused(response);
-  return response;
 }
 
 /** `application/problem+json` as an error. */
@@ -361,10 +370,24 @@ async function refused(response) {
   });
 }
 
-async function next(reader, stop, silenceMs) {
+/** What ends a request for whatever reason, a caller who leaves or a service that is silent, and what ends that. */
+function linked(signal) {
+  signal?.throwIfAborted();
+  const stop = new AbortController();
+  const abort = () => stop.abort(signal.reason);
+  signal?.addEventListener('abort', abort, { once: true });
+  const end = () => {
+    signal?.removeEventListener('abort', abort);
+    stop.abort();
+  };
+  return [stop, end];
+}
+
+/** What the service does before it is taken for dead. */
+async function within({ silenceMs = SILENCE_MS }, stop, work) {
   const timer = setTimeout(() => stop.abort(new ExportError('silent', 'the service sends nothing any more')), silenceMs);
   try {
-    return await reader.read();
+    return await work();
   } catch (error) {
     // Not every fetch hands the reason on.
     throw stop.signal.reason instanceof ExportError ? stop.signal.reason : error;
@@ -375,11 +398,11 @@ async function next(reader, stop, silenceMs) {
 
 /** Of a stream that broke, what the service knows of it. */
 async function explained(options, id, seen, cause) {
-  const receipt = id === null ? null : await receiptOf(options, id, options.signal);
+  const { receipt } = await receiptOf(options, id);
   options.signal?.throwIfAborted();
   if (receipt?.status === 'failed' || receipt?.status === 'cancelled') return failed(receipt, seen);
-  if (cause instanceof ExportError) return cause;
-  return new ExportError('broken_stream', 'the stream broke off', { rows: Math.max(seen.rows, 0), cause });
+  const rows = Math.max(seen.rows, 0);
+  return cause instanceof ExportError ? Object.assign(cause, { rows }) : new ExportError('broken_stream', 'the stream broke off', { rows, cause });
 }
 
 function failed(receipt, seen) {
@@ -387,32 +410,39 @@ function failed(receipt, seen) {
   return new ExportError(code, message, { rows: Math.max(seen.rows, 0) });
 }
 
-/** The receipt once the stream has ended there too; null where it cannot be had. */
-async function receiptOf(options, id, signal) {
+/** `receipt` once the stream has ended there too, null where it cannot be had; `refusal` where the service gives none. */
+async function receiptOf(options, id) {
+  if (id === null) return { receipt: null, refusal: null };
   const deadline = Date.now() + (options.receiptMs ?? RECEIPT_MS);
   for (;;) {
     let receipt = null;
     try {
-      const url = address(options, `/v1/exports/${encodeURIComponent(id)}`);
-      const response = await fetching(options)(url, { headers: authorization(options), signal, cache: 'no-store' });
-      receipt = response.status === 200 ? await response.json() : null;
-    } catch {
+      receipt = await readExport({ ...options, id, silenceMs: Math.max(deadline - Date.now(), RECEIPT_INTERVAL_MS) });
+    } catch (error) {
       // Whether the caller left is looked at where this returns.
+      if ([401, 403, 404].includes(error.status)) return { receipt: null, refusal: error };
     }
-    if ((receipt !== null && receipt.status !== 'streaming') || Date.now() >= deadline || signal?.aborted) return receipt;
+    const settled = receipt !== null && receipt.status !== 'streaming';
+    if (settled || Date.now() >= deadline || options.signal?.aborted) return { receipt, refusal: null };
     await new Promise((resolve) => setTimeout(resolve, RECEIPT_INTERVAL_MS));
   }
 }
 
+/** No proof; where the key is not taken any more, that is why. */
+function unproven(message, refusal, rows) {
+  if (refusal === null || refusal.status === 404) return new ExportError('unproven', message, { rows, cause: refusal ?? undefined });
+  return Object.assign(refusal, { rows });
+}
+
 /** All that was said of the stream must agree with what came, and something must have been said. */
-function judged(seen, promised, receipt) {
+function judged(seen, promised, receipt, refusal) {
   const { rows, bytes } = seen;
   if (receipt?.status === 'failed' || receipt?.status === 'cancelled') throw failed(receipt, seen);
   const cut = (what) => new ExportError('broken_stream', `the stream is cut: ${what}`, { rows });
   if (promised && seen.end === null) throw cut('the end record that was promised is missing');
   if (!seen.endsWhole) throw cut('the last row is not whole');
   const said = [receipt?.status === 'streaming' ? null : receipt, seen.end].filter((end) => end !== null);
-  if (said.length === 0) throw new ExportError('unproven', 'nothing proves that the rows are all', { rows });
+  if (said.length === 0) throw unproven('nothing proves that the rows are all', refusal, rows);
   const crc = seen.crc.text();
   for (const end of said) {
     const wrong = (what) => new ExportError('verification', what, { rows });
@@ -422,10 +452,6 @@ function judged(seen, promised, receipt) {
   }
   return { status: said[0].status, rows, bytes, maxRows: said[0].max_rows ?? null };
 }
-
-const address = (options, path) => `${String(options.url ?? '').replace(/\/+$/, '')}${path}`;
-const authorization = ({ apiKey, headers }) => ({ ...headers, ...(apiKey ? { authorization: `Bearer ${apiKey}` } : {}) });
-const fetching = (options) => options.fetch ?? globalThis.fetch.bind(globalThis);
 
 /** What came: rows, bytes, checksum, and the end record taken out of it. */
 class Seen {
