@@ -183,6 +183,29 @@ async fn a_person_saves_rows_and_is_told_the_truth_however_the_stream_ends() {
 }
 
 #[tokio::test]
+async fn a_session_ends_with_its_groups_and_a_key_that_expired_is_asked_for_again() {
+    let (pg, service) = started().await;
+    let seen = drive("sessions", &address(&service), &Value::Null).await;
+    assert_eq!(seen["wrong"], json!([]));
+    assert_eq!(seen["other_dataset"], json!(["", 0]), "groups of another dataset");
+    assert_eq!((&seen["other_columns"], &seen["other_days"]), (&json!(4), &json!(true)));
+    assert_eq!(seen["left"], json!([["", 0], "0"]), "something of the session is left");
+    assert_eq!(seen["other_tenant"], json!(["", 0, ""]), "groups of another tenant");
+    let again = "The service does not take the key any more. Sign in again";
+    assert_eq!(
+        (&seen["asked_again"], &seen["groups"]),
+        (&json!(format!("{again}, and the groups are counted.")), &json!(4))
+    );
+    assert!(seen["estimate"].as_str().unwrap().ends_with(&format!("{again}.")), "{}", seen["estimate"]);
+    assert!(text(&seen, "proved", "result").starts_with("Saved 6,000 rows, "), "{}", seen["proved"]);
+    assert_eq!(seen["proved"]["asked"], 1, "the rows were asked for twice");
+    let altered = text(&seen, "altered", "problem");
+    assert!(altered.contains("is not what the service sent") && !altered.contains("whole"), "{altered}");
+    service.stop().await;
+    drop(pg);
+}
+
+#[tokio::test]
 async fn the_page_has_no_barriers_in_any_look_and_works_by_keys_alone() {
     let (pg, service) = started().await;
     let seen = drive("looks", &format!("{}/below", address(&service)), &Value::Null).await;

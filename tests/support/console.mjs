@@ -1,4 +1,4 @@
-// What a person does on the console page, in a real Chromium: `node console.mjs streams|looks|jobs|background|walk`. Where stands in
+// What a person does on the console page, in a real Chromium: `node console.mjs streams|sessions|looks|jobs|background|walk`. Where stands in
 // CONSOLE_TEST as JSON; what was seen goes to standard output.
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
@@ -9,7 +9,7 @@ const asked = JSON.parse(process.env.CONSOLE_TEST);
 // No driver can answer the browser's own picker. This one demands a click as that does, and gives a real file of the page's
 // private folder. A request can be refused or cut as well.
 const PICKER = `{
-  const state = globalThis.driven = { picks: 0, asked: [], inClick: false, name: 'rows', dismiss: false, deny: 0, cut: false };
+  const state = globalThis.driven = { picks: 0, asked: [], inClick: false, name: 'rows', dismiss: false, deny: 0, denies: /[/]export$/, cut: false, alter: false, hold: false };
   addEventListener('click', () => { state.inClick = true; state.requestsAtClick = state.asked.length; setTimeout(() => { state.inClick = false; }, 0); }, true);
   globalThis.showSaveFilePicker = async (options) => {
     if (!navigator.userActivation.isActive) throw new DOMException('Must be handling a user gesture to show a file picker.', 'SecurityError');
@@ -21,11 +21,21 @@ const PICKER = `{
   const fetching = globalThis.fetch;
   globalThis.fetch = async (url, options) => {
     state.asked.push(new URL(url, location).pathname);
-    if (state.deny > 0 && String(url).endsWith('/export')) {
+    if (state.deny > 0 && state.denies.test(String(url))) {
       state.deny -= 1;
       return new Response(JSON.stringify({ code: 'unauthorized', message: 'a valid API key is wanted' }), { status: 401 });
     }
+    if (state.hold && String(url).includes('/v1/analyze/')) {
+      // It comes however late, and whether it is still wanted or not.
+      const held = await fetching(url, { ...options, signal: undefined });
+      await new Promise((resolve) => { state.release = resolve; });
+      return held;
+    }
     const response = await fetching(url, options);
+    if (state.alter && String(url).endsWith('/export')) {
+      const other = new TransformStream({ transform: (piece, controller) => controller.enqueue(piece.map((byte) => (byte === 108 ? 76 : byte))) });
+      return new Response(response.body.pipeThrough(other), { status: response.status, headers: response.headers });
+    }
     if (!state.cut || !String(url).endsWith('/export')) return response;
     const cut = new TransformStream({ transform(piece, controller) {
       // Behind the first line of a value of two lines: not a row, though it looks like one.
@@ -218,6 +228,78 @@ async function streams(chromium) {
   await page.click('#save');
   seen.elsewhere.problem = await page.until(`document.getElementById('problem').textContent`);
   seen.elsewhere.asked = await page.value(`driven.asked.filter((path) => path.endsWith('/export')).length`);
+  await page.close();
+  return seen;
+}
+
+/** What belongs to one session and one dataset, and keys that are not taken any more. */
+async function sessions(chromium) {
+  const seen = {};
+  const groups = `[document.getElementById('groups-said').textContent, document.querySelectorAll('#bucket-list tr').length]`;
+  const signIn = async (key) => {
+    await page.until(`document.getElementById('sign-in').open`);
+    await page.type(key);
+    await page.press('Enter');
+    await page.until(`!document.getElementById('sign-in').open`);
+  };
+  const late = async () => {
+    await page.value(`driven.release()`);
+    await page.value(`new Promise((resolve) => setTimeout(resolve, 200))`);
+    return page.value(groups);
+  };
+  const count = async () => {
+    await page.value(`(driven.hold = true, driven.release = null)`);
+    await page.click('#show-groups');
+    await page.until(`driven.release !== null`);
+  };
+  const page = await signedIn(chromium, 'whole');
+  await choose(page, 'dataset', 'orders');
+  await count();
+  await choose(page, 'dataset', 'broken');
+  seen.other_dataset = await late();
+  await choose(page, 'dataset', 'orders');
+  await count();
+  await page.click('#column-list input[value=note]');
+  await late();
+  seen.other_columns = await page.until(`document.querySelectorAll('#bucket-list tr').length`);
+  await page.value(`(document.getElementById('from').value = '2026-01-02', document.getElementById('from').dispatchEvent(new Event('input', { bubbles: true })))`);
+  seen.other_days = await page.value(`document.getElementById('bucket-list').hidden`);
+  await count();
+  await page.click('#sign');
+  seen.left = [await page.value(groups), await page.value(`document.getElementById('from').value + document.getElementById('dataset').options.length`)];
+  await page.click('#sign');
+  await signIn('other');
+  await page.until(`!document.getElementById('export').hidden && document.getElementById('dataset').options.length > 0`);
+  await choose(page, 'dataset', 'orders');
+  seen.other_tenant = [...await late(), await page.value(`document.getElementById('from').value`)];
+  await page.value(`driven.hold = false`);
+  await page.click('#sign');
+  await page.click('#sign');
+  await signIn('whole');
+  await page.until(`!document.getElementById('export').hidden && document.getElementById('dataset').options.length > 0`);
+  await choose(page, 'dataset', 'orders');
+
+  // A key that is taken no more is asked for again by what a person has just asked for.
+  await page.value(`(driven.deny = 1, driven.denies = /by_status$/)`);
+  await page.click('#show-groups');
+  seen.asked_again = await page.until(`document.getElementById('sign-in').open && document.getElementById('sign-in-problem').textContent`);
+  await signIn('whole');
+  seen.groups = await page.until(`!document.getElementById('bucket-list').hidden && document.querySelectorAll('#bucket-list tr').length`);
+  await page.value(`(driven.deny = 1, driven.denies = /[/]estimate$/)`);
+  await page.click('#column-list input[value=note]');
+  seen.estimate = await page.until(`document.getElementById('estimate').textContent.includes('not known') && document.getElementById('estimate').textContent`);
+  // Also behind the last row: the rows are there, and only their receipt is asked for with the new key.
+  await page.value(`(driven.deny = 1, driven.denies = /[/]v1[/]exports[/]\\w+$/, driven.asked.length = 0)`);
+  await saveAs(page, 'proved');
+  await signIn('whole');
+  seen.proved = { ...await ended(page), asked: await page.value(`driven.asked.filter((path) => path.endsWith('/export')).length`) };
+
+  // Other bytes than the service sent are not called whole.
+  await page.value(`driven.alter = true`);
+  await page.click('#column-list input[value=note]');
+  await saveAs(page, 'altered');
+  seen.altered = await ended(page);
+  seen.wrong = page.wrong;
   await page.close();
   return seen;
 }
@@ -463,6 +545,6 @@ async function walk(chromium) {
   return seen;
 }
 
-const scenarios = { streams, looks, jobs, background, walk };
+const scenarios = { streams, sessions, looks, jobs, background, walk };
 const results = await withChromium((chromium) => scenarios[process.argv[2]](chromium));
 process.stdout.write(`${JSON.stringify(results)}\n`);

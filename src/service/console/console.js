@@ -16,8 +16,11 @@ let running = null;
 let estimate = null;
 let grouped = '';
 let asking = new AbortController();
+let counting = null;
+// Ends with the sign-out: what is still being asked for belongs to whoever asked.
+let session = new AbortController();
 
-const api = () => ({ url: new URL('.', document.baseURI).href, apiKey: key });
+const api = () => ({ url: new URL('.', document.baseURI).href, apiKey: key, signal: session.signal });
 const form = new Form(changed);
 const ONE_AT_A_TIME = 'One export at a time: this one has to end first.';
 const statements = new Statements(api, () => (running === null ? '' : ONE_AT_A_TIME), () => showButtons());
@@ -27,7 +30,10 @@ function say(text, problem = false) {
   at('result').textContent = problem ? '' : text;
   at('problem').textContent = problem ? text : '';
 }
-const sentence = (error) => [error.message, error.detail].filter(Boolean).join(': ');
+const NOT_TAKEN = 'The service does not take the key any more. Sign in again';
+const sentence = (error) => (error.status === 401 ? NOT_TAKEN : [error.message, error.detail].filter(Boolean).join(': '));
+/** The key for what a person has just asked for: one that is not taken any more is asked for again. */
+const asker = (then) => ({ ...api(), apiKey: (refusal) => (refusal === null ? key : signIn(`${NOT_TAKEN}, and ${then}.`)) });
 
 // ---- Sign in
 
@@ -70,21 +76,29 @@ at('sign').addEventListener('click', () => {
   if (running !== null || statements.running) return say('An export is being saved: cancel it first.', true);
   statements.stop();
   key = null;
+  session.abort();
+  session = new AbortController();
   asking.abort();
+  hideGroups();
   jobs?.stop();
   jobs = null;
+  form.clear();
+  at('estimate').textContent = '';
   at('sign').textContent = 'Sign in';
   at('export').hidden = true;
   say('');
 });
 
 async function entered(datasets) {
+  const { signal } = session;
   at('sign').textContent = 'Sign out';
   at('export').hidden = datasets.length === 0;
   const writes = await statements.start().catch(() => false);
+  if (signal.aborted) return;
   say(datasets.length === 0 && !writes ? 'This key opens no dataset.' : '');
   jobs = new Jobs(api, (text) => say(text));
   const has = await jobs.start();
+  if (signal.aborted) return;
   at('queue').hidden = !has;
   at('parquet').hidden = !has;
   if (datasets.length === 0) return;
@@ -157,23 +171,33 @@ at('show-groups').addEventListener('click', async () => {
   form.choose(null);
   if (form.missingInFilters !== '') return void (at('groups-said').textContent = form.missingInFilters);
   const { scope } = form;
+  hideGroups();
+  const run = counting = new AbortController();
+  const { signal } = run;
+  grouped = JSON.stringify(scope);
   at('bucket-list').hidden = true;
   at('groups-said').textContent = 'Counting…';
   try {
-    const found = await analyze({ ...api(), dataset: form.dataset.name, analysis, ...scope });
+    const found = await analyze({ ...asker('the groups are counted'), dataset: form.dataset.name, analysis, ...scope, signal });
+    if (signal.aborted) return;
     if (JSON.stringify(scope) !== JSON.stringify(form.scope)) return void (at('groups-said').textContent = '');
-    grouped = JSON.stringify(scope);
     showBuckets(form, analysis, found, (bucket) => form.choose(bucket));
   } catch (error) {
-    at('groups-said').textContent = `${sentence(error)}.`;
+    if (!signal.aborted) at('groups-said').textContent = `${sentence(error)}.`;
+  } finally {
+    if (counting === run) counting = null;
   }
 });
 at('analysis').addEventListener('change', () => {
   hideGroups();
   form.choose(null);
 });
+// The form's own listener comes first, and says what is true of the groups of another dataset.
+at('dataset').addEventListener('change', () => counting?.abort());
 function hideGroups() {
-  if (at('bucket-list').hidden) return;
+  if (at('bucket-list').hidden && counting === null) return;
+  counting?.abort();
+  counting = null;
   at('bucket-list').hidden = true;
   at('groups-said').textContent = '';
 }
@@ -202,9 +226,8 @@ async function save(picking, query, run) {
   try {
     const handle = await picking;
     view = new Running(estimate, form.dataset.max_rows);
-    const options = { ...api(), ...query, signal: run.signal, onProgress: (progress) => view.show(progress) };
-    const authorize = () => signIn('The service does not take the key any more. Sign in again, and the export goes on.');
-    const result = await saveRows(handle, options, authorize);
+    const options = { ...asker('the export goes on'), ...query, signal: run.signal, onProgress: (progress) => view.show(progress) };
+    const result = await saveRows(handle, options);
     say(told(result, view), !['saved', 'truncated', 'cancelled'].includes(result.outcome));
   } catch (error) {
     // Who closes the picker wants nothing.
@@ -231,11 +254,17 @@ function told({ outcome, rows, bytes, maxRows, error, left }, view) {
   switch (outcome) {
     case 'saved': return `Saved ${counted(rows, 'row')}, ${sized(bytes)}, in ${view.elapsed === '0:00' ? 'less than a second' : view.elapsed}.`;
     case 'truncated': return `Saved the first ${counted(rows, 'row')}, ${sized(bytes)}. The file is cut off there: your limit is ${counted(maxRows ?? rows, 'row')}, and there are more.`;
-    case 'incomplete': return `${incomplete} The file has the first ${counted(rows, 'row')}, each of them whole.`;
+    case 'incomplete': return `${incomplete} ${keptOf(error, rows)}`;
     case 'cancelled': return `Cancelled; nothing is saved.${LEFT[left]}`;
     case 'refused': return `${sentence(error)}. Nothing is saved.${left === 'removed' ? '' : LEFT[left]}`;
     default: return `${incomplete} Nothing is saved.${LEFT[left]}`;
   }
+}
+
+/** What is in a file whose stream is not known to be whole. */
+function keptOf({ code }, rows) {
+  if (code === 'verification') return `The file has ${counted(rows, 'row')}, and something in them is not what the service sent: do not use it.`;
+  return `The file has the first ${counted(rows, 'row')}, each of them whole.`;
 }
 
 /** How far an export is. */
@@ -291,11 +320,14 @@ at('queue').addEventListener('click', async () => {
   if (form.missing !== '') return say(form.missing, true);
   const random = [...crypto.getRandomValues(new Uint8Array(16))];
   const idempotencyKey = random.map((byte) => byte.toString(16).padStart(2, '0')).join('');
+  const { signal } = session;
   try {
-    jobs.add(await startExport({ ...api(), ...form.query, idempotencyKey }));
+    const job = await startExport({ ...asker('the export is queued'), ...form.query, idempotencyKey });
+    if (signal.aborted) return;
+    jobs.add(job);
     say('The export is queued. It goes on when this page is closed; its link will stand below.');
   } catch (error) {
-    say(`${sentence(error)}.`, true);
+    if (!signal.aborted) say(`${sentence(error)}.`, true);
   }
 });
 

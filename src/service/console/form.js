@@ -56,6 +56,16 @@ export class Form {
     this.#showDataset();
   }
 
+  /** Leaves nothing of whoever signed out. */
+  clear() {
+    this.#datasets = [];
+    this.#bucket = null;
+    at('export').reset();
+    for (const id of ['dataset', 'column-list', 'filters', 'analysis', 'bucket-list', 'order', 'groups-said', 'bucket-name']) {
+      at(id).replaceChildren();
+    }
+  }
+
   get dataset() {
     return this.#datasets.find(({ name }) => name === at('dataset').value);
   }

@@ -23,7 +23,8 @@ export class Jobs {
   /** `api` is what all requests have; `said` tells the person something. */
   constructor(api, said) {
     this.#api = api;
-    this.#said = said;
+    // Nobody hears of the jobs of whoever has signed out.
+    this.#said = (text) => this.#stopped.signal.aborted || said(text);
   }
 
   /** Whether the service has background exports; shows those that there are. */
@@ -36,6 +37,7 @@ export class Jobs {
       if ([404, 405, 501].includes(error.status)) return false;
       at('jobs-said').textContent = `The list cannot be had: ${error.message}.`;
     }
+    if (this.#stopped.signal.aborted) return false;
     at('jobs').hidden = false;
     at('more-jobs').hidden = this.#next === null;
     at('more-jobs').onclick = () => this.#more();
@@ -89,6 +91,7 @@ export class Jobs {
   }
 
   #take(jobs) {
+    if (this.#stopped.signal.aborted) return;
     for (const job of jobs) {
       const known = this.#jobs.get(job.id);
       this.#jobs.set(job.id, { ...known, ...job });

@@ -22,24 +22,16 @@ export function pickerOptions(dataset, format) {
  * Saves the rows, and gives `{outcome, rows, bytes, maxRows, error, left}`:
  *
  * - `saved`, `truncated`: the file is whole, or as far as a cap lets it.
- * - `incomplete`: the stream broke; the file has the complete rows that had come.
+ * - `incomplete`: the stream broke, or is not proved; the file has the complete rows that had come.
  * - `refused`, `cancelled`, `unwritten`: nothing is saved; `left` says what is left of the file.
- *
- * `authorize` gives another key where that of the options is not taken, or null.
  */
-export async function saveRows(handle, options, authorize) {
+export async function saveRows(handle, options) {
   const old = await sizeOf(handle);
   const file = { handle, writable: null };
-  let given = options;
-  for (;;) {
-    try {
-      return await written(file, given);
-    } catch (error) {
-      const nobody = error instanceof ExportError && error.status === 401 && given === options;
-      const key = nobody ? await authorize() : null;
-      if (key === null) return kept(file, old, options.signal, error);
-      given = { ...options, apiKey: key };
-    }
+  try {
+    return await written(file, options);
+  } catch (error) {
+    return kept(file, old, options.signal, error);
   }
 }
 
