@@ -388,6 +388,30 @@ async fn a_standby_misses_nothing_and_a_promoted_one_begins_anew() {
     assert_eq!(loads.texts(), ["A", "Asub", "B", "C", "after", "before"]);
 }
 
+/// `track_activities` that is off while a transaction begins hides for good when it began.
+#[tokio::test]
+async fn a_transaction_that_hid_its_beginning_is_not_missed() {
+    const LATE: &str = "insert into t (ts, v) values (now() - interval '1 hour', 'late')";
+    for version in both() {
+        for (first, then) in [(LATE, ""), ("select", LATE)] {
+            let pg = pg(version).await;
+            pg.batch(&format!("{TABLE}; insert into t (v) values ('before')")).await;
+            let mut loads = Loads::of(&pg.url, "ts");
+            let hidden = connect(&pg.url).await;
+            for statement in ["set track_activities = off", "begin", first, "set track_activities = on"] {
+                run(&hidden, statement).await;
+            }
+            loads.night(&[]).await;
+            assert_eq!(loads.watermark()["oldest_xact_start"], Value::Null, "{version} {first}");
+            run(&hidden, then).await;
+            run(&hidden, "commit").await;
+            assert!(loads.night(&[]).await.contains(&"late".to_owned()), "{version} {first}");
+            loads.night(&[]).await;
+            assert!(loads.watermark()["oldest_xact_start"].is_string(), "{version} {first}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn an_old_transaction_of_a_role_that_sees_no_others_is_found_by_looking_at_every_row() {
     let pg = pg(18).await;

@@ -18,6 +18,12 @@ fn silent(what: &str) -> SourceError {
     SourceError::new(SourceFault::Protocol, format!("the server does not say {what}"))
 }
 
+/// Whether session `a` is in a transaction of which it does not say when it began: `track_activities` was off then. A sender
+/// of WAL keeps back an `xmin` for others, and is in none.
+const UNTOLD: &str = "a.xact_start IS NULL AND (a.backend_xid IS NOT NULL \
+    OR pg_catalog.starts_with(a.state, 'idle in transaction') \
+    OR a.backend_xmin IS NOT NULL AND a.backend_type = 'client backend')";
+
 /// Asks which transactions run. It has to be asked before the snapshot is taken: what begins later begins after this
 /// question, and what has ended by then is in the snapshot.
 ///
@@ -28,13 +34,14 @@ pub(super) async fn running(session: &Session) -> Result<Running, SourceError> {
     // What the session has seen of others before would stand still.
     session.batch(ACTION, "SELECT pg_catalog.pg_stat_clear_snapshot()").await?;
     let sql = closed(
-        "SELECT (extract(epoch FROM LEAST(pg_catalog.min(a.xact_start), pg_catalog.statement_timestamp())) * 1000000)::int8, \
+        &"SELECT (extract(epoch FROM LEAST(pg_catalog.min(a.xact_start), pg_catalog.statement_timestamp())) * 1000000)::int8, \
         pg_catalog.pg_has_role('pg_read_all_stats'::name, 'USAGE') AND NOT pg_catalog.pg_is_in_recovery() \
-            AND NOT COALESCE(pg_catalog.bool_or(a.state = 'disabled'), false), \
+            AND NOT COALESCE(pg_catalog.bool_or(a.state = 'disabled' OR UNTOLD), false), \
         EXISTS (SELECT FROM pg_catalog.pg_prepared_xacts p WHERE p.database = pg_catalog.current_database()) \
         FROM pg_catalog.pg_stat_activity a \
         WHERE a.pid <> pg_catalog.pg_backend_pid() \
-            AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)",
+            AND (a.datname = pg_catalog.current_database() OR a.datname IS NULL)"
+            .replace("UNTOLD", UNTOLD),
     );
     let rows = query(session, ACTION, &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| silent("which transactions run"))?;
