@@ -229,6 +229,52 @@ async fn what_a_table_held_before_it_was_attached_is_not_missed() {
     }
 }
 
+/// What is detached, filled and attached again between two nights is known by its OID, and its rows are as old as they like.
+#[tokio::test]
+async fn what_a_table_was_given_while_it_was_detached_is_not_missed() {
+    let pg = Cluster::start(18, &[]).await;
+    pg.batch(
+        "create table t (id bigint, ts timestamptz, v text) partition by range (ts);
+         create table t_new partition of t for values from ('2026-01-01') to ('2030-01-01');
+         create table t_old partition of t for values from ('2019-01-01') to ('2026-01-01') partition by range (ts);
+         create table t_2020 partition of t_old for values from ('2020-01-01') to ('2021-01-01');
+         create table p (id bigint, ts timestamptz, v text); create table p_old () inherits (p);
+         insert into t values (1, '2026-02-01', 'new'), (2, '2020-02-01', 'old');
+         insert into p values (1, '2026-02-01', 'new'); insert into p_old values (2, '2020-02-01', 'old')",
+    )
+    .await;
+    let leaf = (
+        "alter table t_old detach partition t_2020; insert into t_2020 values (3, '2020-03-01', 'late')",
+        "alter table t_old attach partition t_2020 for values from ('2020-01-01') to ('2021-01-01')",
+    );
+    let branch = (
+        "alter table t detach partition t_old; insert into t_old values (3, '2020-03-01', 'late')",
+        "alter table t attach partition t_old for values from ('2019-01-01') to ('2026-01-01')",
+    );
+    let child = (
+        "alter table p_old no inherit p; insert into p_old values (3, '2020-03-01', 'late')",
+        "alter table p_old inherit p",
+    );
+    for (table, (apart, back), args) in [
+        ("t", leaf, &[][..]),
+        ("t", leaf, &["--partitions", "1"]),
+        ("t", branch, &[]),
+        ("t", branch, &["--key", "id"]),
+        ("p", child, &[]),
+    ] {
+        let mut loads = Loads::of(&pg.url, "ts");
+        let args = [&["--table", table][..], args].concat();
+        assert_eq!(loads.night(&args).await, ["new", "old"]);
+        pg.batch(apart).await;
+        pg.batch(back).await;
+        // Frozen it keeps its number.
+        pg.batch("vacuum (freeze) pg_inherits").await;
+        assert_eq!(loads.night(&args).await, ["late", "old"], "{table} {args:?} {apart}");
+        assert_eq!(loads.night(&args).await, [""; 0], "{table} {args:?} {apart}");
+        pg.batch(&format!("delete from {table} where id = 3")).await;
+    }
+}
+
 #[tokio::test]
 async fn views_go_by_the_transaction_s_id_alone() {
     let pg = Cluster::start(18, &[]).await;

@@ -106,12 +106,8 @@ async fn new_rows(request: &ReadRequest, planning: &Planning, plan: &mut PgPlan)
         return Err(SourceError::new(SourceFault::Usage, message).with_hint("leave it out beside --watermark"));
     }
     let oid = planning.found.as_ref().map(|found| found.oid);
-    let (heap, tables) = match oid {
-        Some(oid) => watermark::tables(&planning.anchor, oid).await?,
-        None => (false, Vec::new()),
-    };
-    let now = watermark::moment(&planning.anchor, planning.running, (oid, tables)).await?;
-    let (planned, delta) = delta::decide(&plan.relation, heap, watermark, &now)?;
+    let now = watermark::moment(&planning.anchor, planning.running, (oid, watermark.since.as_ref())).await?;
+    let (planned, delta) = delta::decide(&plan.relation, watermark, &now)?;
     if let Some(why) = &planned.why_full {
         tracing::warn!(reason = why, "all rows are exported again");
     }

@@ -7,6 +7,7 @@ mod keys;
 use std::num::NonZeroU64;
 use std::ops::Range;
 
+pub(super) use self::delta::row_of;
 use self::keys::{Edge, beyond, key_range, not_null, null};
 use super::order::OID;
 use super::session::identifier;

@@ -7,11 +7,11 @@ use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::estimate::{self, BOUNDS};
-use super::plan::delta::{Delta, Running, SourceMoment};
+use super::plan::delta::{Delta, Running, SourceMoment, TransactionWindow};
 use super::plan::{PgPlan, Slice};
 use super::prepare::Planning;
 use super::sql;
-use crate::model::WatermarkHistory;
+use crate::model::{SinceExport, WatermarkHistory};
 use crate::source::{SourceError, SourceFault};
 
 fn silent(what: &str) -> SourceError {
@@ -51,14 +51,15 @@ pub(super) async fn running(session: &Session) -> Result<Running, SourceError> {
     Ok(Running { oldest_start, prepared: value(row, 2)? })
 }
 
-/// Describes the snapshot that the session is under, and whose history it is a moment of.
+/// Describes the snapshot that the session is under, whose history it is a moment of, and what has become of the relation's
+/// tables since the export before.
 ///
 /// # Errors
 /// The server refused or was lost.
 pub(super) async fn moment(
     session: &Session,
     running: Running,
-    (relation, tables): (Option<u32>, Vec<u32>),
+    (relation, since): (Option<u32>, Option<&SinceExport>),
 ) -> Result<SourceMoment, SourceError> {
     const ACTION: &str = "describing the snapshot's transactions";
     let sql = closed(
@@ -79,10 +80,21 @@ pub(super) async fn moment(
         text.parse::<u64>().map_err(|_| silent("which transactions its snapshot sees"))
     };
     let taken_at = DateTime::from_timestamp_micros(value(row, 3)?).ok_or_else(|| silent("what time it is"))?;
+    let (xmin, xmax) = (id(0)?, id(1)?);
     let (system_identifier, timeline) = if value(row, 5)? { cluster(session).await? } else { (None, None) };
     let (database, lsn) = (value(row, 4)?, value(row, 2)?);
+    let (heap, tables) = match relation {
+        Some(relation) => tables(session, relation).await?,
+        None => (false, Vec::new()),
+    };
+    let attached = match (relation, since) {
+        (Some(relation), Some(since)) => {
+            attached(session, relation, TransactionWindow { from: since.watermark.horizon, to: xmax }).await?
+        }
+        _ => Vec::new(),
+    };
     let history = WatermarkHistory { system_identifier, timeline, database, relation, lsn, tables };
-    Ok(SourceMoment { xmin: id(0)?, xmax: id(1)?, taken_at, running, history })
+    Ok(SourceMoment { xmin, xmax, taken_at, running, history, heap, attached })
 }
 
 /// The identifier of the cluster and its timeline. The last checkpoint may be of the timeline before.
@@ -102,12 +114,24 @@ async fn cluster(session: &Session) -> Result<(Option<String>, Option<u32>), Sou
     Ok((value(row, 0)?, written.or_else(|| known.and_then(|timeline| u32::try_from(timeline).ok()))))
 }
 
+/// The tables that transactions of a window put behind a relation, with all that is below them. A row of `pg_inherits` that
+/// is frozen keeps its transaction's number.
+async fn attached(session: &Session, relation: u32, window: TransactionWindow) -> Result<Vec<u32>, SourceError> {
+    let sql = closed(&format!(
+        "WITH RECURSIVE {}, late AS ( \
+            SELECT i.inhrelid AS oid FROM tree t, pg_catalog.pg_inherits i WHERE i.inhparent = t.oid AND WINDOW \
+            UNION SELECT i.inhrelid FROM late l JOIN pg_catalog.pg_inherits i ON i.inhparent = l.oid) \
+        SELECT l.oid FROM late l",
+        super::catalog::TREE
+    ))
+    .replace("WINDOW", &sql::row_of(window));
+    let rows = query(session, "asking which tables were attached", &sql, &[(&relation, Type::OID)]).await?;
+    rows.iter().map(|row| value(row, 0)).collect()
+}
+
 /// Whether every table behind a relation keeps with each row which transaction wrote it: its access method is the heap. And
 /// the tables that store rows.
-///
-/// # Errors
-/// The server refused or was lost.
-pub(super) async fn tables(session: &Session, relation: u32) -> Result<(bool, Vec<u32>), SourceError> {
+async fn tables(session: &Session, relation: u32) -> Result<(bool, Vec<u32>), SourceError> {
     let sql = closed(&format!(
         "WITH RECURSIVE {} SELECT \
             COALESCE(pg_catalog.bool_and(c.relkind <> 'f' AND COALESCE(a.amname = 'heap'::name, true)), false), \

@@ -59,6 +59,10 @@ pub(crate) struct SourceMoment {
     pub(crate) running: Running,
     /// Where the rows are.
     pub(crate) history: WatermarkHistory,
+    /// Whether all tables behind the relation keep with each row which transaction wrote it.
+    pub(crate) heap: bool,
+    /// Tables that came to stand behind the relation by a transaction that the export before did not see.
+    pub(crate) attached: Vec<u32>,
 }
 
 /// What is known of running transactions.
@@ -76,14 +80,13 @@ pub(crate) struct Running {
 /// The column is none of the relation or no watermark; the server is behind the export before.
 pub(crate) fn decide(
     facts: &RelationFacts,
-    heap: bool,
     request: &WatermarkRequest,
     now: &SourceMoment,
 ) -> Result<(PlannedWatermark, Option<Delta>), SourceError> {
     let column = facts.column("--watermark", &request.column)?;
     let scale = scale(column)?;
     if scale != WatermarkScale::Transaction {
-        rows_have_transactions(facts, heap)?;
+        rows_have_transactions(facts, now.heap)?;
     } else if !facts.reading.foreign.is_empty() {
         // The numbers of another server's transactions are compared with this one's.
         return Err(no_transactions(facts).into());
@@ -192,7 +195,8 @@ fn is_behind(then: Option<&str>, now: Option<&str>) -> bool {
     matches!((then.and_then(place), now.and_then(place)), (Some(then), Some(now)) if now < then)
 }
 
-/// The rows that are new since an export. What a table held before it was attached is new too, however old it is.
+/// The rows that are new since an export. What a table held when it was attached is new too, however old it is: also what
+/// had been there, was detached and filled, and is attached again.
 fn delta(
     column: &ColumnFacts,
     scale: WatermarkScale,
@@ -210,7 +214,8 @@ fn delta(
         comparison,
     };
     let known = &watermark.history.tables;
-    let new = now.history.tables.iter().filter(|table| !known.is_empty() && !known.contains(table));
+    let is_new = |table: &u32| now.attached.contains(table) || !known.is_empty() && !known.contains(table);
+    let new = now.history.tables.iter().filter(|table| is_new(table));
     let new_tables = if failpoint::off("new-tables") { Vec::new() } else { new.copied().collect() };
     if scale == WatermarkScale::Transaction {
         let least = Some(watermark.horizon.to_string());
@@ -256,4 +261,58 @@ fn floor(
     let begun = oldest_start.filter(|_| !prepared)?;
     let back = TimeDelta::from_std(look_back.unwrap_or_default()).ok()?;
     begun.checked_sub_signed(margin)?.checked_sub_signed(back)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::column;
+    use super::*;
+    use crate::model::AskedColumns;
+
+    fn moment(history: WatermarkHistory) -> SourceMoment {
+        SourceMoment {
+            xmin: 772,
+            xmax: 772,
+            taken_at: DateTime::UNIX_EPOCH,
+            running: Running::default(),
+            history,
+            heap: true,
+            attached: Vec::new(),
+        }
+    }
+
+    fn before(history: WatermarkHistory) -> Watermark {
+        Watermark {
+            column: "txid".to_owned(),
+            value: Some("755".to_owned()),
+            horizon: 755,
+            oldest_xact_start: None,
+            look_back: None,
+            taken_at: DateTime::UNIX_EPOCH,
+            prepared: false,
+            since: None,
+            why_full: None,
+            key: Vec::new(),
+            selection: AskedColumns::default(),
+            history,
+            changes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_table_is_new_where_it_was_not_there_or_came_back() {
+        let found = |known: &[u32], attached: &[u32]| {
+            let history = WatermarkHistory { tables: vec![1, 2, 3], ..WatermarkHistory::default() };
+            let now = SourceMoment { attached: attached.to_vec(), ..moment(history.clone()) };
+            let watermark = before(WatermarkHistory { tables: known.to_vec(), ..history });
+            let since = SinceExport { run_id: "before".to_owned(), watermark };
+            let column = column("txid", oid::XID8, false);
+            delta(&column, WatermarkScale::Transaction, None, &since, &now).unwrap().new_tables
+        };
+        assert_eq!(found(&[1, 2, 3], &[]), [0; 0]);
+        assert_eq!(found(&[1, 3], &[]), [2]);
+        // 9 is in between, or another session's.
+        assert_eq!(found(&[1, 2], &[2, 9]), [2, 3]);
+        assert_eq!(found(&[], &[1]), [1], "a version that noted no tables");
+    }
 }

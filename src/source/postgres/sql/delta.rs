@@ -43,7 +43,7 @@ fn of_known_tables(delta: &Delta) -> Vec<String> {
 
 /// Whether a row is of one of these transactions. A row has the low half of its transaction's id only: one that is older by
 /// a multiple of 2^32 looks the same.
-fn row_of(TransactionWindow { from, to }: TransactionWindow) -> String {
+pub(in crate::source::postgres) fn row_of(TransactionWindow { from, to }: TransactionWindow) -> String {
     let (first, length) = (from % XID_SPAN, to.saturating_sub(from));
     if length >= XID_SPAN {
         return "true".to_owned();
