@@ -396,22 +396,25 @@ async fn another_history_is_exported_in_full() {
     assert_eq!(loads.texts(), ["one"]);
 }
 
+/// Waits until a standby has all that its primary has written.
+async fn caught_up(primary: &Cluster, standby: &Cluster) {
+    // The tests' servers commit asynchronously: what is written, let alone sent, may lack the last commits.
+    let lsn = crate::support::pg::rows(&primary.connect().await, "select pg_current_wal_insert_lsn()").await;
+    let lsn = lsn[0][0].clone().unwrap();
+    let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
+    crate::support::eventually(std::time::Duration::from_secs(20), "replay", async || {
+        (crate::support::pg::rows(&standby.connect().await, &sql).await[0][0].as_deref() == Some("t")).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_standby_misses_nothing_and_a_promoted_one_begins_anew() {
     let streams = ["wal_level=replica", "max_wal_senders=4"];
     let primary = Cluster::start(15, &streams).await;
     let standby = primary.standby(&[&streams[..], &["hot_standby_feedback=on"]].concat()).await;
     primary.batch(&format!("{TABLE}; insert into t (v) values ('before')")).await;
-    let caught_up = async || {
-        // The tests' servers commit asynchronously: what is written, let alone sent, may lack the last commits.
-        let lsn = crate::support::pg::rows(&primary.connect().await, "select pg_current_wal_insert_lsn()").await;
-        let lsn = lsn[0][0].clone().unwrap();
-        let sql = format!("select pg_last_wal_replay_lsn() >= '{lsn}'");
-        crate::support::eventually(std::time::Duration::from_secs(20), "replay", async || {
-            (crate::support::pg::rows(&standby.connect().await, &sql).await[0][0].as_deref() == Some("t")).then_some(())
-        })
-        .await;
-    };
+    let caught_up = async || caught_up(&primary, &standby).await;
     let mut loads = Loads::of(&standby.url, "ts");
     let a = primary.connect().await;
     run(&a, "begin; insert into t (v) values ('A'); savepoint s; insert into t (v) values ('Asub'); release s").await;
@@ -432,6 +435,45 @@ async fn a_standby_misses_nothing_and_a_promoted_one_begins_anew() {
     let run = loads.night_with(&[], "", 0).await;
     assert!(run.stderr.contains("promoted or restored"), "{}", run.stderr);
     assert_eq!(loads.texts(), ["A", "Asub", "B", "C", "after", "before"]);
+}
+
+/// A standby notes late in its files that what it replays is another timeline's: the transactions of the server that was
+/// promoted have numbers that the export before had seen of the one that died.
+#[tokio::test]
+async fn a_standby_that_follows_a_promoted_server_begins_anew() {
+    let streams = ["wal_level=replica", "max_wal_senders=4"];
+    let insert = async |server: &Cluster, text: &str, times: usize| {
+        let client = server.connect().await;
+        for _ in 0..times {
+            run(&client, &format!("insert into t (v) values ('{text}')")).await;
+        }
+    };
+    let a = Cluster::start(15, &streams).await;
+    a.batch(&format!("{TABLE}; create role plain login; grant select on t to plain")).await;
+    let (mut b, c) = (a.standby(&streams).await, a.standby(&streams).await);
+    b.halt("INT").await;
+    c.halt("INT").await;
+    insert(&a, "gone", 10).await;
+    let mut loads = Loads::of(&a.url, "txid");
+    loads.night(&[]).await;
+    let from_a = loads.last.clone().unwrap();
+    a.halt("QUIT").await;
+    c.go_on().await;
+    c.batch("select pg_promote(true, 60)").await;
+    insert(&c, "anew", 6).await;
+    insert(&c, "beyond", 20).await;
+    b.follow(&c).await;
+    caught_up(&c, &b).await;
+    for (url, why) in [(b.url.replace("postgres@", "plain@"), ""), (b.url.clone(), "promoted or restored")] {
+        loads.url = url;
+        let run = loads.night_with(&["--since", from_a.to_str().unwrap()], "", 0).await;
+        let told = run.report["watermark"]["why_full"].as_str().unwrap_or_else(|| panic!("{}", run.report)).to_owned();
+        assert!(told.contains(why), "{told}");
+        assert_eq!(loads.texts(), [&["anew"; 6][..], &["beyond"; 20]].concat());
+    }
+    c.batch("insert into t (v) values ('new')").await;
+    caught_up(&c, &b).await;
+    assert_eq!(loads.night(&[]).await, ["new"]);
 }
 
 /// `track_activities` that is off while a transaction begins hides for good when it began.

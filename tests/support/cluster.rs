@@ -89,15 +89,23 @@ impl Cluster {
         self.go_on().await;
     }
 
-    async fn halt(&self, signal: &str) {
+    /// Stops it by a signal.
+    pub(crate) async fn halt(&self, signal: &str) {
         let pid = self.postmaster();
         kill(signal, &pid).await;
         eventually(START_LIMIT, "the end of the server", async || (!alive(&pid)).then_some(())).await;
     }
 
-    async fn go_on(&self) {
+    /// Starts it again at the same port. A standby follows nobody then.
+    pub(crate) async fn go_on(&self) {
         let port = self.url.rsplit_once(':').unwrap().1.split('/').next().unwrap();
         assert_eq!(start(self.version, "", self.folder.path(), port, &self.settings).await, self.url);
+    }
+
+    /// Starts a standby that was stopped, to follow another server.
+    pub(crate) async fn follow(&mut self, other: &Self) {
+        self.settings.push(format!("primary_conninfo={}", other.url));
+        self.go_on().await;
     }
 
     fn postmaster(&self) -> String {

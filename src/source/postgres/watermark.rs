@@ -81,7 +81,7 @@ pub(super) async fn moment(
     };
     let taken_at = DateTime::from_timestamp_micros(value(row, 3)?).ok_or_else(|| silent("what time it is"))?;
     let (xmin, xmax) = (id(0)?, id(1)?);
-    let (system_identifier, timeline) = if value(row, 5)? { cluster(session).await? } else { (None, None) };
+    let branch = if value(row, 5)? { cluster(session).await? } else { WalBranch::default() };
     let (database, lsn) = (value(row, 4)?, value(row, 2)?);
     let (heap, tables) = match relation {
         Some(relation) => tables(session, relation).await?,
@@ -93,25 +93,42 @@ pub(super) async fn moment(
         }
         _ => Vec::new(),
     };
+    let WalBranch { system_identifier, timeline, timeline_until } = branch;
     let history = WatermarkHistory { system_identifier, timeline, database, relation, lsn, tables };
-    Ok(SourceMoment { xmin, xmax, taken_at, running, history, heap, attached })
+    Ok(SourceMoment { xmin, xmax, taken_at, running, history, timeline_until, heap, attached })
 }
 
-/// The identifier of the cluster and its timeline. The last checkpoint may be of the timeline before.
-async fn cluster(session: &Session) -> Result<(Option<String>, Option<u32>), SourceError> {
+/// Whose history the server's transactions are of.
+#[derive(Default)]
+struct WalBranch {
+    system_identifier: Option<String>,
+    timeline: Option<u32>,
+    timeline_until: Option<String>,
+}
+
+/// Asks for the identifier of the cluster and its timeline. A standby writes down late to which timeline it has come: what
+/// it receives tells it at once, where the role may see that.
+async fn cluster(session: &Session) -> Result<WalBranch, SourceError> {
     let sql = closed(
         "SELECT (SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s), \
-        (SELECT GREATEST(r.min_recovery_end_timeline, c.timeline_id)::int8 \
-            FROM pg_catalog.pg_control_recovery() r CROSS JOIN pg_catalog.pg_control_checkpoint() c), \
+        GREATEST(r.min_recovery_end_timeline, c.timeline_id)::int8, \
         CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
-            THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END",
+            THEN pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()) END, \
+        (SELECT pg_catalog.max(w.received_tli) FROM pg_catalog.pg_stat_wal_receiver w)::int8, \
+        r.min_recovery_end_lsn::text \
+        FROM pg_catalog.pg_control_recovery() r CROSS JOIN pg_catalog.pg_control_checkpoint() c",
     );
     let rows = query(session, "asking whose history the transactions are of", &sql, &[]).await?;
     let row = rows.first().ok_or_else(|| silent("which cluster it is"))?;
-    let known: Option<i64> = value(row, 1)?;
+    let (noted, received): (Option<i64>, Option<i64>) = (value(row, 1)?, value(row, 3)?);
     let file: Option<&str> = value(row, 2)?;
     let written = file.and_then(|file| u32::from_str_radix(file.get(..8)?, 16).ok());
-    Ok((value(row, 0)?, written.or_else(|| known.and_then(|timeline| u32::try_from(timeline).ok()))))
+    let followed = noted.max(received).and_then(|timeline| u32::try_from(timeline).ok());
+    Ok(WalBranch {
+        system_identifier: value(row, 0)?,
+        timeline: written.or(followed),
+        timeline_until: if file.is_none() && received.is_none() { value(row, 4)? } else { None },
+    })
 }
 
 /// The tables that transactions of a window put behind a relation, with all that is below them. A row of `pg_inherits` that

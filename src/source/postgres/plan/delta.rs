@@ -59,6 +59,8 @@ pub(crate) struct SourceMoment {
     pub(crate) running: Running,
     /// Where the rows are.
     pub(crate) history: WatermarkHistory,
+    /// Up to where in the WAL their timeline is known; none where it is known everywhere, or nowhere.
+    pub(crate) timeline_until: Option<String>,
     /// Whether all tables behind the relation keep with each row which transaction wrote it.
     pub(crate) heap: bool,
     /// Tables that came to stand behind the relation by a transaction that the export before did not see.
@@ -180,6 +182,10 @@ fn breaks(before: &Watermark, now: &SourceMoment) -> Result<Option<String>, Sour
         return Err(SourceError::new(SourceFault::SnapshotLost, message).with_hint(
             "a standby that lags comes there by itself: try again later; after a restore give --since none",
         ));
+    } else if then.timeline.is_some() && is_behind(then.lsn.as_deref(), now.timeline_until.as_deref()) {
+        // Its transactions may be those of a server that was promoted before the export before had read so far.
+        "the standby does not say yet whose WAL it has replayed since the export before: it receives none, or the role lacks \
+         pg_read_all_stats to see from which timeline"
     } else {
         return Ok(None);
     };
@@ -269,13 +275,18 @@ mod tests {
     use super::*;
     use crate::model::AskedColumns;
 
-    fn moment(history: WatermarkHistory) -> SourceMoment {
+    fn at(timeline: u32, lsn: &str) -> WatermarkHistory {
+        WatermarkHistory { timeline: Some(timeline), lsn: Some(lsn.to_owned()), ..WatermarkHistory::default() }
+    }
+
+    fn moment(history: WatermarkHistory, timeline_until: Option<&str>) -> SourceMoment {
         SourceMoment {
             xmin: 772,
             xmax: 772,
             taken_at: DateTime::UNIX_EPOCH,
             running: Running::default(),
             history,
+            timeline_until: timeline_until.map(str::to_owned),
             heap: true,
             attached: Vec::new(),
         }
@@ -299,11 +310,29 @@ mod tests {
         }
     }
 
+    /// The export before read timeline 1 up to 0/402B4B0.
+    #[test]
+    fn a_standby_goes_on_only_from_where_its_timeline_is_known() {
+        let then = before(at(1, "0/402B4B0"));
+        let why = |timeline, until| breaks(&then, &moment(at(timeline, "0/40A0000"), until)).unwrap();
+        assert_eq!(why(1, None), None, "a primary, or what it receives is seen");
+        assert!(why(2, None).unwrap().contains("promoted"));
+        assert_eq!(why(1, Some("0/402B4B0")), None, "it noted the timeline behind that place");
+        for until in ["0/0", "0/402B4AF", "0/3000148"] {
+            assert!(why(1, Some(until)).unwrap().contains("pg_read_all_stats"), "{until}");
+        }
+        // What lags comes there by itself.
+        assert!(breaks(&then, &moment(at(1, "0/4000000"), Some("0/3000148"))).is_err());
+        // Nobody knew it then: as on any server whose role may not ask.
+        let unknown = before(WatermarkHistory { timeline: None, ..then.history.clone() });
+        assert_eq!(breaks(&unknown, &moment(at(1, "0/40A0000"), Some("0/3000148"))).unwrap(), None);
+    }
+
     #[test]
     fn a_table_is_new_where_it_was_not_there_or_came_back() {
         let found = |known: &[u32], attached: &[u32]| {
             let history = WatermarkHistory { tables: vec![1, 2, 3], ..WatermarkHistory::default() };
-            let now = SourceMoment { attached: attached.to_vec(), ..moment(history.clone()) };
+            let now = SourceMoment { attached: attached.to_vec(), ..moment(history.clone(), None) };
             let watermark = before(WatermarkHistory { tables: known.to_vec(), ..history });
             let since = SinceExport { run_id: "before".to_owned(), watermark };
             let column = column("txid", oid::XID8, false);
