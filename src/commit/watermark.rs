@@ -46,11 +46,10 @@ pub(super) fn watermark(
 }
 
 /// The names in the output of columns of the relation; none where one of them is not in it, or may be equal there for rows
-/// that differ. Equal hashes are of equal values.
+/// that differ. Equal hashes are of equal texts.
 fn output_names(key: &[String], columns: &[ColumnPlan], rules: OutputRules<'_>) -> Vec<String> {
     let tells = |column: &&ColumnPlan| match rules.protect.and_then(|protect| protect.of(column)) {
-        None => keeps_apart(column),
-        Some(Protection::Hash) => true,
+        None | Some(Protection::Hash) => keeps_apart(column),
         Some(Protection::Mask | Protection::Null | Protection::Drop) => false,
     };
     let output = |name: &String| output_column(name, columns).filter(tells).map(|column| column.name.clone());

@@ -99,6 +99,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         not_null: false,
         comparison: Some(Comparison::default()),
         byte_ordered: false,
+        bytes_equal: true,
         statistics,
     };
     let facts = RelationFacts {

@@ -105,7 +105,8 @@ pub struct PlannedWatermark {
     pub floor: Option<DateTime<Utc>>,
     /// Where the rows are.
     pub history: WatermarkHistory,
-    /// Columns of the relation by which no two rows are alike; none where there is no such key.
+    /// Columns of the relation by which no two rows are alike; none where there is no such key, or where equal values of it may
+    /// be written in several ways.
     pub key: Vec<String>,
     /// The export that this one goes on from.
     pub since: Option<SinceExport>,

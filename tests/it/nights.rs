@@ -261,21 +261,41 @@ async fn a_view_of_the_newest_rows_needs_keys_that_are_told_apart() {
 /// Two rows whose keys are rounded to one would be one row of the view.
 #[tokio::test]
 async fn a_view_of_the_newest_rows_needs_keys_that_are_kept_apart() {
-    let pg = pg(18).await;
+    let pg = pg(15).await;
     pg.batch(
         "create table t (device int, at timestamptz, n numeric, primary key (device, at), unique (n));
         create table u (n numeric primary key, at timestamptz);
         insert into t values (1, '2026-01-01 00:00:00.0001+00', 1), (1, '2026-01-01 00:00:00.0004+00', 2);
-        insert into u values (9007199254740992, now()), (9007199254740993, now())",
+        insert into u values (9007199254740992, now()), (9007199254740993, now());
+        create table dec (n numeric(20,2) primary key, at timestamptz);
+        create extension if not exists citext; create table ci (k citext primary key, at timestamptz);
+        create collation alike (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+        create table icu (k text collate alike primary key, at timestamptz);
+        create table real (k float8 primary key, at timestamptz); create table padded (k char(3) primary key, at timestamptz);
+        create type kind as enum ('a'); create domain name_d as varchar(9);
+        create table kinds (kind kind, name name_d, day date, id uuid, at timestamptz, primary key (kind, name, day, id))",
     )
     .await;
     let folder = tempfile::tempdir().unwrap();
+    let key_file = folder.path().join("key");
+    std::fs::write(&key_file, "k".repeat(40)).unwrap();
+    let key_file = key_file.to_str().unwrap();
     for (number, (table, args, key)) in [
         ("t", &[][..], &["device", "at"][..]),
         ("t", &["--timestamp-precision", "ms"], &[]),
         ("t", &["--preset", "athena"], &[]),
-        ("u", &[], &["n"]),
+        // 1 and 1.00 are one key and two texts.
+        ("u", &[], &[]),
+        ("u", &["--format", "ndjson"], &[]),
+        ("u", &["--unconstrained-numeric", "decimal(38,2)"], &["n"]),
         ("u", &["--unconstrained-numeric", "double"], &[]),
+        ("dec", &["--format", "csv"], &["n"]),
+        ("ci", &[], &[]),
+        ("ci", &["--protect", "k=hash", "--protect-key-file", key_file], &[]),
+        ("icu", &[], &[]),
+        ("real", &[], &[]),
+        ("padded", &[], &["k"]),
+        ("kinds", &[], &["kind", "name", "day", "id"]),
     ]
     .into_iter()
     .enumerate()

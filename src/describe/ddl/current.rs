@@ -34,7 +34,10 @@ pub(super) fn current(manifest: &Manifest, view: &CurrentView<'_>) -> Result<Str
     let none = |why: &str| format!("there is no view {name}: {why}");
     let key = manifest.watermark.as_ref().map(|watermark| watermark.key.as_slice()).unwrap_or_default();
     if key.is_empty() {
-        return Err(none("no two rows of the export are told apart by a unique key"));
+        return Err(none(
+            "no unique key tells the rows apart in the files: there is none, or its type, a policy or --protect lets one key \
+             be written in several ways or several keys in one",
+        ));
     }
     if view.in_folders {
         return Err(none("--keep-partition-columns would keep in the files what stands in the names of folders alone"));

@@ -176,7 +176,8 @@ pub(crate) async fn columns(
             FROM chain c JOIN pg_catalog.pg_type t ON t.oid = c.oid WHERE t.typtype = 'd') \
         SELECT c.name, c.declared, c.oid, c.typmod, c.not_null, \
             pg_catalog.format_type(c.declared, CASE WHEN c.declared = c.oid THEN c.typmod ELSE -1 END), \
-            s.n_distinct, s.correlation, s.avg_width, COMPARISON, BYTES \
+            s.n_distinct, s.correlation, s.avg_width, COMPARISON, BYTES, \
+            COALESCE((SELECT l.collisdeterministic FROM pg_catalog.pg_collation l WHERE l.oid = c.sorted_by), true) \
         FROM chain c JOIN pg_catalog.pg_type b ON b.oid = c.oid AND b.typtype <> 'd' ORDERED \
         LEFT JOIN pg_catalog.pg_stats s ON s.schemaname = $2::text::name AND s.tablename = $3::text::name \
             AND s.attname = c.name::name AND s.inherited = $4 \
@@ -215,6 +216,7 @@ fn column(row: &Row, promises: bool, types: &TypeCatalog) -> Result<ColumnFacts,
         not_null: promises && value::<bool>(row, 4)?,
         comparison: order::comparison(row, 9)?.filter(|_| types.is_ordered(base_oid)),
         byte_ordered: value(row, 16)?,
+        bytes_equal: value(row, 17)?,
         statistics: ColumnStatistics {
             n_distinct: value(row, 6)?,
             correlation: value(row, 7)?,
@@ -265,6 +267,7 @@ pub(crate) async fn describe_statement(
                 comparison: order::comparison(row, 1)?.filter(|_| types.is_ordered(column.type_oid)),
                 // A row description does not tell the collation.
                 byte_ordered: false,
+                bytes_equal: false,
                 statistics: ColumnStatistics::default(),
             })
         })

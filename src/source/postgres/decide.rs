@@ -107,7 +107,7 @@ async fn new_rows(request: &ReadRequest, planning: &Planning, plan: &mut PgPlan)
     }
     let oid = planning.found.as_ref().map(|found| found.oid);
     let now = watermark::moment(&planning.anchor, planning.running, (oid, watermark.since.as_ref())).await?;
-    let (planned, delta) = delta::decide(&plan.relation, watermark, &now)?;
+    let (planned, delta) = delta::decide(plan, watermark, &now)?;
     if let Some(why) = &planned.why_full {
         tracing::warn!(reason = why, "all rows are exported again");
     }

@@ -6,11 +6,11 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use super::error::PlanError;
-use super::{ColumnFacts, PgKeyColumn, RelationFacts, oid};
+use super::{ColumnFacts, PgKeyColumn, PgPlan, RelationFacts, TypeKind, oid};
 use crate::base::failpoint;
 use crate::base::text::ordinal::ordinal;
 use crate::model::{
-    Direction, PlannedWatermark, RelationKind, SinceExport, Watermark, WatermarkHistory, WatermarkRequest,
+    Carrier, Direction, PlannedWatermark, RelationKind, SinceExport, Watermark, WatermarkHistory, WatermarkRequest,
     WatermarkScale,
 };
 use crate::source::{SourceError, SourceFault};
@@ -81,10 +81,11 @@ pub(crate) struct Running {
 /// # Errors
 /// The column is none of the relation or no watermark; the server is behind the export before.
 pub(crate) fn decide(
-    facts: &RelationFacts,
+    plan: &PgPlan,
     request: &WatermarkRequest,
     now: &SourceMoment,
 ) -> Result<(PlannedWatermark, Option<Delta>), SourceError> {
+    let facts = &plan.relation;
     let column = facts.column("--watermark", &request.column)?;
     let scale = scale(column)?;
     if scale != WatermarkScale::Transaction {
@@ -113,13 +114,63 @@ pub(crate) fn decide(
         look_back: request.look_back,
         floor: floor(scale, request.look_back, running),
         history: now.history.clone(),
-        key: facts.unique_key.clone().unwrap_or_default(),
+        key: key(plan),
         since: since.cloned(),
         why_full: broken,
     };
     let delta = since.map(|since| delta(column, scale, request.look_back, since, now)).transpose()?;
     Ok((planned, delta))
 }
+
+/// The unique key, where each value of it is written in one way only.
+fn key(plan: &PgPlan) -> Vec<String> {
+    let one_way = |name: &String| {
+        let facts = plan.relation.columns.iter().find(|column| column.name == *name);
+        let written = plan.columns.iter().find(|column| column.output.origin.column() == Some(name));
+        matches!((facts, written), (Some(facts), Some(written)) if written_one_way(facts, &written.output.carrier))
+    };
+    plan.relation.unique_key.clone().filter(|key| key.iter().all(one_way)).unwrap_or_default()
+}
+
+/// Whether values that the server takes for equal are the same in the files. It names the types of which that is known:
+/// `citext`, floating point (-0), intervals and `jsonb` are none of them.
+fn written_one_way(facts: &ColumnFacts, carrier: &Carrier) -> bool {
+    let pg_type = &facts.pg_type;
+    match (&pg_type.kind, pg_type.base_oid) {
+        (TypeKind::Enum, _) => true,
+        (TypeKind::Base, oid::TEXT | oid::VARCHAR | oid::NAME) => facts.bytes_equal,
+        // Without a length it keeps the blanks that it was given, and compares without them.
+        (TypeKind::Base, oid::BPCHAR) => facts.bytes_equal && pg_type.typmod.is_some(),
+        (TypeKind::Base, oid::NUMERIC) => {
+            pg_type.typmod.is_some() || matches!(carrier, Carrier::Decimal128 { .. } | Carrier::Decimal256 { .. })
+        }
+        (TypeKind::Base, base) => ONE_WAY.contains(&base),
+        _ => false,
+    }
+}
+
+/// Types whose equal values are the same bytes.
+const ONE_WAY: [u32; 19] = [
+    oid::BOOL,
+    oid::INT2,
+    oid::INT4,
+    oid::INT8,
+    oid::OID,
+    oid::XID8,
+    oid::BYTEA,
+    oid::CHAR,
+    oid::UUID,
+    oid::DATE,
+    oid::TIME,
+    oid::TIMESTAMP,
+    oid::TIMESTAMPTZ,
+    oid::INET,
+    oid::CIDR,
+    oid::MACADDR,
+    oid::MACADDR8,
+    oid::VARBIT,
+    oid::BIT,
+];
 
 /// What the values of a column count.
 fn scale(column: &ColumnFacts) -> Result<WatermarkScale, PlanError> {
@@ -272,6 +323,7 @@ fn floor(
 #[cfg(test)]
 mod tests {
     use super::super::testing::column;
+    use super::super::{ExtensionType, PgType};
     use super::*;
     use crate::model::AskedColumns;
 
@@ -343,5 +395,37 @@ mod tests {
         // 9 is in between, or another session's.
         assert_eq!(found(&[1, 2], &[2, 9]), [2, 3]);
         assert_eq!(found(&[], &[1]), [1], "a version that noted no tables");
+    }
+
+    #[test]
+    fn a_value_that_is_written_in_several_ways_is_no_key() {
+        let text = column("c", oid::TEXT, true);
+        let of = |oid, typmod| {
+            let facts = column("c", oid, true);
+            ColumnFacts { pg_type: PgType { typmod, ..facts.pg_type }, ..facts }
+        };
+        let decimal = Carrier::Decimal128 { precision: 38, scale: 0 };
+        for (facts, carrier, expected) in [
+            (text.clone(), &Carrier::Text, true),
+            (ColumnFacts { bytes_equal: false, ..text.clone() }, &Carrier::Text, false),
+            (of(oid::BPCHAR, Some(7)), &Carrier::Text, true),
+            (of(oid::BPCHAR, None), &Carrier::Text, false),
+            (of(oid::NUMERIC, Some(655_366)), &Carrier::NumberText, true),
+            (of(oid::NUMERIC, None), &Carrier::NumberText, false),
+            (of(oid::NUMERIC, None), &decimal, true),
+            (of(oid::FLOAT8, None), &Carrier::Float64, false),
+            (of(oid::FLOAT4, None), &Carrier::Float32, false),
+            (of(oid::INTERVAL, None), &Carrier::Text, false),
+            (of(oid::JSONB, None), &Carrier::Json, false),
+            (of(oid::INT8, None), &Carrier::Int64, true),
+            (of(oid::UUID, None), &Carrier::Uuid, true),
+            (of(oid::TIMESTAMPTZ, None), &Carrier::PgTimestampTz, true),
+        ] {
+            assert_eq!(written_one_way(&facts, carrier), expected, "{facts:?}");
+        }
+        let citext = TypeKind::Extension(ExtensionType::Citext);
+        // Also a domain over it.
+        let pg_type = PgType { kind: citext, base_oid: 70_000, ..text.pg_type.clone() };
+        assert!(!written_one_way(&ColumnFacts { pg_type, ..text }, &Carrier::Text));
     }
 }

@@ -19,6 +19,9 @@ pub struct ColumnFacts {
     /// Whether it is text that is sorted byte by byte: by its collation, as far as the catalog tells.
     #[serde(default)]
     pub byte_ordered: bool,
+    /// Whether two of its values are equal only where their bytes are, as far as its collation decides that.
+    #[serde(default)]
+    pub bytes_equal: bool,
     /// Statistics, where the role may read them.
     pub statistics: ColumnStatistics,
 }

@@ -11,6 +11,7 @@ pub(super) fn column(name: &str, oid: u32, not_null: bool) -> ColumnFacts {
         not_null,
         comparison: Some(Comparison::default()),
         byte_ordered: false,
+        bytes_equal: true,
         statistics: ColumnStatistics::default(),
     }
 }

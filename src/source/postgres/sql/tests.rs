@@ -220,6 +220,7 @@ fn peoples_sql_stands_on_lines_of_its_own_in_parentheses() {
             not_null: false,
             comparison: Some(Comparison::default()),
             byte_ordered: false,
+            bytes_equal: true,
             statistics: ColumnStatistics::default(),
         })
         .to_vec();

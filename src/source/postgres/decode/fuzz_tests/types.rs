@@ -295,6 +295,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         not_null: false,
         comparison: Some(Comparison::default()),
         byte_ordered: false,
+        bytes_equal: true,
         statistics: ColumnStatistics::default(),
     };
     let facts = RelationFacts {

@@ -53,6 +53,7 @@ fn facts() -> RelationFacts {
         not_null: false,
         comparison: Some(Comparison::default()),
         byte_ordered: false,
+        bytes_equal: true,
         statistics: ColumnStatistics::default(),
     };
     RelationFacts {
