@@ -20,7 +20,8 @@ ALTER DEFAULT PRIVILEGES FOR ROLE :"owner" IN SCHEMA :"schema" GRANT SELECT ON T
 
 COMMIT;
 
--- For incremental exports (--watermark): when the oldest transaction began, without which they look at every row.
+-- For incremental exports (--watermark): when the oldest transaction began, without which they look at every row; and on a
+-- standby, whose WAL it receives.
 --   GRANT pg_read_all_stats TO outhaul;
 
 -- Not pg_read_all_data: it reads every table of the database, and those that come later.
