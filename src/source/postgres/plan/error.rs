@@ -198,6 +198,9 @@ pub enum SqlFlaw {
     /// A semicolon that could end our statement.
     #[error("a semicolon ends a statement, and only one is sent")]
     Semicolon,
+    /// A parameter, for which nobody has a value.
+    #[error("a parameter, for which there is no value")]
+    Parameter,
     /// A query that is none.
     #[error("a query starts with SELECT, WITH, VALUES or TABLE, and nothing else can be exported")]
     NotAQuery,
@@ -289,6 +292,9 @@ impl SqlFlaw {
             Self::ClosesOther { .. } => "close brackets in the order they were opened",
             Self::NeverClosed(_) => "close it",
             Self::Semicolon => "remove it and what follows",
+            Self::Parameter => {
+                "write the value itself; in double quotes where it is a name, in single quotes where it is text"
+            }
             Self::NotAQuery => "write one SELECT, WITH, VALUES or TABLE statement",
         };
         fixed.to_owned()

@@ -10,7 +10,7 @@ use super::lexer::{Lexeme, Lexer, Misfit, Token};
 /// Checks `--where`.
 ///
 /// # Errors
-/// Where brackets do not match, a string, name or comment stays open, or a semicolon or NUL stands in the text.
+/// Where brackets do not match, a string, name or comment stays open, or a semicolon, a parameter or NUL stands in the text.
 pub fn check_predicate(text: &str) -> Result<(), PlanError> {
     check_enclosed("--where".to_owned(), text)
 }
@@ -103,6 +103,8 @@ fn scan(text: &str, semicolons: Semicolons) -> Result<Scanned, Misfit> {
             Token::Semicolon => return Err((at, SqlFlaw::Semicolon)),
             Token::Open(bracket) => open.push((at, bracket)),
             Token::Close(bracket) => close(&mut open, at, bracket)?,
+            // COPY and the cursor have none, and the server tells of them as of a connection that broke.
+            Token::Other if is_parameter(&text[at..]) => return Err((at, SqlFlaw::Parameter)),
             Token::Word | Token::Other => {}
         }
         first = first.or(Some(at));
@@ -121,6 +123,10 @@ fn scan(text: &str, semicolons: Semicolons) -> Result<Scanned, Misfit> {
         first_word: first_inner.filter(|lexeme| lexeme.token == Token::Word),
         end: ended.unwrap_or(text.len()),
     })
+}
+
+fn is_parameter(rest: &str) -> bool {
+    rest.strip_prefix('$').is_some_and(|rest| rest.starts_with(|character: char| character.is_ascii_digit()))
 }
 
 fn close(open: &mut Vec<(usize, char)>, at: usize, found: char) -> Result<(), Misfit> {

@@ -29,7 +29,6 @@ fn predicates_that_stay_inside_their_parentheses_pass() {
         "a = $t$ $$ ) $ $T$ $t$",
         "a = $t$x$b$t$",
         "a$$b = 1 and c$x$ = 2",
-        "a = $1",
         "a -- ) comment\n = 1",
         "a /* ) /* ( */ ; */ = 1",
         "a */* ) */ b = 1",
@@ -38,6 +37,8 @@ fn predicates_that_stay_inside_their_parentheses_pass() {
         "größe > 5 and 数 = '（'",
         "a @> '{}' and b ? 'x' and c - -1 > 0 and d / 2 = 1",
         "1e5 < a and 1.5e-3 < a",
+        "a = '$1' and \"$1\" = 2 and a$1 = 3 -- $1",
+        "a = $$ $1 $$ and b = $t$ $1 $t$ /* $1 */",
     ] {
         assert_eq!(flaw(check_predicate(text)), None, "{text:?}");
     }
@@ -72,6 +73,10 @@ fn predicates_that_could_end_elsewhere_are_refused() {
         ("a /* x", OpenComment),
         ("a /* /* x */", OpenComment),
         ("a /*/", OpenComment),
+        ("a = $1", Parameter),
+        ("a = any($2::int[])", Parameter),
+        ("a = 'x$1' and b = $12", Parameter),
+        ("a = $1$ x $1$", Parameter),
         ("a = 1;", Semicolon),
         ("a = (1; 2)", Semicolon),
         ("; a", Semicolon),
