@@ -159,7 +159,10 @@ impl Extremes {
         let (min, max) = match self {
             Self::Withheld => (None, None),
             Self::Bool(extremes) => both(extremes, |value, out| out.push(if value { b't' } else { b'f' })),
-            Self::Int(extremes) => both(extremes, |value, out| integer(carrier, value, out)),
+            Self::Int(extremes) => {
+                let told = extremes.and_then(|(min, max)| Some((told(carrier, min)?, told(carrier, max)?)));
+                both(told, |value, out| integer(carrier, value, out))
+            }
             Self::Float(extremes) => both(extremes.ends(), |value, out| float(carrier, value, out)),
             Self::Decimal(extremes) => {
                 let Carrier::Decimal128 { scale, .. } = *carrier else { return (None, None, false) };
@@ -269,22 +272,29 @@ fn both<T>(extremes: Option<(T, T)>, write: impl Fn(T, &mut Vec<u8>)) -> (Option
     extremes.map_or((None, None), |(min, max)| (text(min), text(max)))
 }
 
-fn integer(carrier: &Carrier, value: i64, out: &mut Vec<u8>) {
-    let epoch = match carrier {
-        Carrier::PgDate | Carrier::PgTimestamp | Carrier::PgTimestampTz => datetime::PG_EPOCH_DAYS,
-        _ => 0,
+/// The integer that is printed for a value: for Arrow's timestamps, which are all finite, the microseconds since 2000-01-01,
+/// in which every timestamp of a source has room and none is an infinity. `None` where it is past that.
+fn told(carrier: &Carrier, value: i64) -> Option<i64> {
+    let scale = match carrier {
+        Carrier::Timestamp { unit: Precision::Micros, .. } => 1,
+        Carrier::Timestamp { unit: Precision::Millis, .. } => 1_000,
+        _ => return Some(value),
     };
+    let epoch = datetime::PG_EPOCH_DAYS * 86_400_000_000 / scale;
+    let micros = value.checked_sub(epoch)?.checked_mul(scale)?;
+    (micros != i64::MIN && micros != i64::MAX).then_some(micros)
+}
+
+fn integer(carrier: &Carrier, value: i64, out: &mut Vec<u8>) {
+    let date = |out: &mut Vec<u8>, epoch| datetime::date(out, i32::try_from(value).unwrap_or(i32::MAX), epoch);
     match carrier {
         // The value came from 32 bits.
-        Carrier::PgDate | Carrier::Date32 => datetime::date(out, i32::try_from(value).unwrap_or(i32::MAX), epoch),
+        Carrier::PgDate => date(out, datetime::PG_EPOCH_DAYS),
+        Carrier::Date32 => date(out, 0),
         Carrier::PgTime | Carrier::Time64 => datetime::time(out, value),
         Carrier::PgTimestamp | Carrier::PgTimestampTz | Carrier::Timestamp { .. } => {
-            let value = match carrier {
-                Carrier::Timestamp { unit: Precision::Millis, .. } => value.saturating_mul(1_000),
-                _ => value,
-            };
             let utc = matches!(carrier, Carrier::PgTimestampTz | Carrier::Timestamp { utc: true, .. });
-            datetime::timestamp(out, value, epoch, utc, datetime::OUTPUT);
+            datetime::timestamp(out, value, datetime::PG_EPOCH_DAYS, utc, datetime::OUTPUT);
         }
         _ => number::integer(out, value),
     }

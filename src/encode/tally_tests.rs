@@ -1,4 +1,7 @@
-use arrow::array::{BinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray};
+use arrow::array::{
+    BinaryArray, Float32Array, Float64Array, Int32Array, Int64Array, StringArray, TimestampMicrosecondArray,
+    TimestampMillisecondArray,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -145,5 +148,23 @@ proptest! {
         } else {
             prop_assert!(values().any(|value| value.len() > BOUND_BYTES_MAX));
         }
+    }
+}
+
+/// The infinities of PostgreSQL are integers at the ends of its own microseconds: a value that is no infinity there must not
+/// come out as one because it was counted otherwise.
+#[test]
+fn the_last_timestamps_are_no_infinities() {
+    let stamp = |unit| Carrier::Timestamp { unit, utc: false };
+    let last: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![9_224_318_015_999_000, -210_866_803_200_000]));
+    let found = ends(stamp(Precision::Millis), vec![last]);
+    assert_eq!(found, exact("4714-11-24 00:00:00 BC", "294276-12-31 23:59:59"));
+    let last: ArrayRef = Arc::new(TimestampMicrosecondArray::from(vec![i64::MAX]));
+    let text = "294247-01-10 04:00:54.775807";
+    assert_eq!(ends(stamp(Precision::Micros), vec![last]), exact(text, text));
+    for past in [i64::MAX, i64::MIN] {
+        let array: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![past]));
+        let summary = summary(stamp(Precision::Millis), ManifestStats::All, vec![array]);
+        assert_eq!((summary.min, summary.max, summary.exact), (None, None, false));
     }
 }

@@ -145,6 +145,24 @@ async fn extremes_of_every_type_are_postgresql_s_own_or_there_are_none() {
 }
 
 /// The types whose texts are sorted otherwise than they are, and what PostgreSQL's order makes of them.
+/// In milliseconds since 1970 the last years have room, and in microseconds they do not.
+#[tokio::test]
+async fn the_last_timestamps_are_verified_in_milliseconds() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table late as select i as id, t, t at time zone 'utc' as z
+            from (values (1, '294276-12-31 23:59:59'::timestamp), (2, '4713-01-01 00:00:00 BC')) as v (i, t)",
+    )
+    .await;
+    for precision in ["ms", "ms-exact"] {
+        let done = exported(&pg, "late", "parquet", &["--timestamp-precision", precision]).await;
+        let manifest = done.manifest();
+        let shown = extremes(&parts(&manifest)[0]);
+        assert_eq!(shown["t"], (Some("4713-01-01 00:00:00 BC"), Some("294276-12-31 23:59:59")));
+        outhaul(["verify", done.dest().to_str().unwrap(), "--read-data"]).run().await.expect(0);
+    }
+}
+
 #[tokio::test]
 async fn types_that_are_not_sorted_as_their_texts_have_no_extremes() {
     for version in both() {
