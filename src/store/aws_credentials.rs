@@ -157,6 +157,8 @@ fn parse(answer: &[u8]) -> Result<(AwsCredential, Option<DateTime<Utc>>), &'stat
         return Err("credentials without \"Version\": 1");
     }
     let text = |key: &str| answer.get(key).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned);
+    // They become headers, on whose control characters the client panics.
+    let one_line = |text: &String| !text.contains(char::is_control);
     let ends = match answer.get("Expiration") {
         None | Some(Value::Null) => None,
         Some(ends) => {
@@ -169,6 +171,10 @@ fn parse(answer: &[u8]) -> Result<(AwsCredential, Option<DateTime<Utc>>), &'stat
         secret_key: text("SecretAccessKey").ok_or("no SecretAccessKey")?,
         token: text("SessionToken"),
     };
+    let AwsCredential { key_id, secret_key, token } = &credential;
+    if ![key_id, secret_key].into_iter().chain(token).all(one_line) {
+        return Err("credentials with a line end or another control character in them");
+    }
     Ok((credential, ends))
 }
 
@@ -384,6 +390,10 @@ mod tests {
         for (line, why) in [
             ("true", "printed nothing; the JSON"),
             ("echo canary", "printed no JSON"),
+            (
+                r#"printf %s '{"Version":1,"AccessKeyId":"a","SecretAccessKey":"b","SessionToken":"canary\n"}'"#,
+                "printed credentials with a line end",
+            ),
             ("echo '{\"Version\":\"canary\"}'", "printed credentials without \"Version\": 1"),
             ("echo '{\"Version\":1,\"AccessKeyId\":\"canary\"}'", "printed no SecretAccessKey"),
             (

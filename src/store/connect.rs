@@ -33,6 +33,7 @@ use super::buckets::Buckets;
 use super::error::{StoreError, StoreFault};
 use super::open_uploads::OpenUploads;
 use super::remote::Remote;
+use super::variables;
 use crate::base::failpoint;
 use crate::model::ErrorCode;
 
@@ -87,6 +88,7 @@ pub(super) fn cloud(
         Provider::S3 => {
             let found = profile(url, variables)?;
             let variables = &found.variables;
+            variables::check(provider, url, variables)?;
             if aws_region::is_unknown(authority, variables) {
                 return Err(aws_region::unknown(url));
             }
@@ -110,10 +112,12 @@ pub(super) fn cloud(
                 .with_open_uploads(open_uploads, asked)
         }
         Provider::Gcs => {
+            variables::check(provider, url, variables)?;
             let store = Arc::new(gcs(authority, variables).map_err(refused)?);
             Remote::new(Arc::clone(&store), root, url.to_owned()).with_signer(store)
         }
         Provider::Azure | Provider::AzureAbfss => {
+            variables::check(provider, url, variables)?;
             let store = azure(&format!("{}://{authority}/", provider.scheme()), variables).map_err(refused)?;
             let store = Arc::new(store);
             Remote::new(Arc::clone(&store), root, url.to_owned()).with_signer(store).without_upload_attributes()
@@ -284,7 +288,7 @@ fn settings<'a, K: std::str::FromStr>(prefix: &str, variables: &'a Variables) ->
 }
 
 /// Whether an endpoint is on this machine, where plain HTTP leaks nothing.
-fn is_loopback(endpoint: &str) -> bool {
+pub(super) fn is_loopback(endpoint: &str) -> bool {
     let Some((_, rest)) = endpoint.split_once("://") else { return false };
     let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
     let host = match authority.strip_prefix('[') {
@@ -296,8 +300,11 @@ fn is_loopback(endpoint: &str) -> bool {
 
 /// Whether somebody between here and the endpoint can change what is sent.
 fn body_is_exposed(endpoint: &str) -> bool {
-    let plain = endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"));
-    plain && !is_loopback(endpoint)
+    is_plain(endpoint) && !is_loopback(endpoint)
+}
+
+pub(super) fn is_plain(endpoint: &str) -> bool {
+    endpoint.split_once("://").is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("http"))
 }
 
 /// Makes HTTP clients whose requests time out by the size of their bodies, and which keep the checksum header of the

@@ -31,6 +31,7 @@ mod remote;
 mod remote_sink;
 pub(crate) mod stream;
 mod temporary;
+mod variables;
 mod writer;
 
 pub(crate) use address::{canonical_url, check_address, check_scheme, file_name, local_path, shown};
