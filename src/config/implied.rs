@@ -18,6 +18,12 @@ pub(super) const FORMATS: [(&str, &str, &str); 6] = [
 /// The ends that follow them, and the codec that each stands for.
 pub(super) const CODECS: [(&str, &str); 2] = [("gz", "gzip"), ("zst", "zstd")];
 
+/// Ends of files that are packed in ways that are not written here.
+const OTHER_CODECS: [&str; 8] = ["bz2", "xz", "zip", "zstd", "lz4", "gzip", "snappy", "7z"];
+
+/// Ends of files of other kinds.
+const OTHER_FORMATS: [&str; 11] = ["xlsx", "xls", "ods", "txt", "pq", "parq", "avro", "orc", "arrow", "feather", "xml"];
+
 /// The preset that says more than types.
 const EXCEL: &str = "excel";
 
@@ -31,7 +37,7 @@ pub(super) fn add(raw: &mut Raw, environment: &Environment) -> Vec<ConfigError> 
     }
     let mut errors = Vec::new();
     if let Some(to) = one_value(raw, "to") {
-        match of_name(&to) {
+        match of_name(&to, raw.given("format").is_some()) {
             Ok(Some((what, settings))) => {
                 let clause = format!("{} names one file of {what}", written("to", raw.get("to"), &to));
                 imply(raw, &clause, &settings, &mut errors);
@@ -80,15 +86,16 @@ pub(super) fn one_value(raw: &Raw, key: &str) -> Option<String> {
     }
 }
 
-/// What the name of a destination says, in words and as settings; nothing where it names a folder.
+/// What the name of a destination says, in words and as settings; nothing where it names a folder. `told`: whether the format
+/// is said elsewhere, and a folder is what is meant by any name.
 #[expect(clippy::type_complexity, reason = "one use")]
-fn of_name(to: &str) -> Result<Option<(String, Vec<(&'static str, &'static str)>)>, ConfigError> {
+fn of_name(to: &str, told: bool) -> Result<Option<(String, Vec<(&'static str, &'static str)>)>, ConfigError> {
     let Some(name) = last_name(to) else { return Ok(None) };
     let name = name.to_ascii_lowercase();
     let packed = CODECS.iter().find_map(|(end, codec)| Some((cut(&name, end)?, *codec)));
     let (plain, codec) = packed.map_or((name.as_str(), None), |(plain, codec)| (plain, Some(codec)));
     let found = FORMATS.iter().find(|(end, ..)| cut(plain, end).is_some_and(|stem| !stem.is_empty()));
-    let Some((end, format, words)) = found else { return Ok(None) };
+    let Some((end, format, words)) = found else { return no_other_kind(to, &name, told).map(|()| None) };
     let mut settings = vec![("single_file", "true"), ("format", *format)];
     match (*format, codec) {
         ("parquet", Some(codec)) => {
@@ -105,6 +112,21 @@ fn of_name(to: &str) -> Result<Option<(String, Vec<(&'static str, &'static str)>
     }
     let with = codec.map_or_else(String::new, |codec| format!(" with {codec}"));
     Ok(Some((format!("{words}{with}"), settings)))
+}
+
+/// Refuses a name that looks like a file of a kind that is not written here: it would be a folder of Parquet.
+fn no_other_kind(to: &str, name: &str, told: bool) -> Result<(), ConfigError> {
+    let stem_of = |ends: &[&str]| ends.iter().find_map(|end| Some((cut(name, end)?, (*end).to_owned())));
+    let is_format = |stem: &str| FORMATS.iter().any(|(end, ..)| cut(stem, end).is_some_and(|stem| !stem.is_empty()));
+    let packed = stem_of(&OTHER_CODECS).filter(|(stem, _)| is_format(stem));
+    let alone =
+        stem_of(&OTHER_CODECS).or_else(|| stem_of(&OTHER_FORMATS)).or_else(|| stem_of(&CODECS.map(|(end, _)| end)));
+    let alone = alone.filter(|(stem, _)| !stem.is_empty() && !stem.starts_with('.') && !told);
+    let Some((_, end)) = packed.or(alone) else { return Ok(()) };
+    let what = format!("--to {to} looks like a file, and nothing is known that ends in .{end}");
+    let hint = "end the name in .parquet, .csv, .ndjson, .csv.gz or .csv.zst for one file; for a folder of this name end it \
+                with /";
+    Err(ConfigError::new(what, hint))
 }
 
 /// The last name of a path or URL; none where that is a folder, standard output or a bucket.

@@ -65,8 +65,12 @@ fn every_other_name_is_a_folder() {
         "x.parquet/",
         ".",
         "..",
-        "x.txt",
-        "x.gz",
+        "x.txt/",
+        "x.csv.bz2/",
+        "v1.2",
+        "2026.11.30",
+        "my.table",
+        ".txt",
         "csv",
         ".csv",
         "out/.csv.gz",
@@ -75,7 +79,8 @@ fn every_other_name_is_a_folder() {
         "x.csv/y",
         "x.xcsv",
         "{table}",
-        "x.csv.bz2",
+        "{schema}.{table}",
+        "txt",
     ] {
         let request = ok(to, &[("table", "public.orders")]);
         assert!(!request.commit.single_file, "{to}");
@@ -83,6 +88,26 @@ fn every_other_name_is_a_folder() {
     }
     // A table's own name is no end of a name.
     assert!(!ok("out/{table}", &[("table", "public.csv")]).commit.single_file);
+}
+
+#[test]
+fn a_file_of_another_kind_is_refused() {
+    for end in ["csv.bz2", "csv.xz", "csv.zip", "csv.zstd", "CSV.LZ4", "ndjson.bz2", "parquet.zip"] {
+        for flags in [&[][..], &[("format", "csv")]] {
+            let told = refused(&format!("s3://lake/out/x.{end}"), flags);
+            let end = end.rsplit('.').next().unwrap().to_lowercase();
+            assert!(
+                told.contains(&format!("nothing is known that ends in .{end} (end the name in .parquet")),
+                "{told}"
+            );
+        }
+    }
+    for end in ["xlsx", "txt", "pq", "parq", "PARQ", "gz", "zst", "zip", "avro"] {
+        let told = refused(&format!("x.{end}"), &[]);
+        assert!(told.contains(&format!("--to x.{end} looks like a file")), "{told}");
+        // Who says what is in it has seen that the name does not.
+        assert!(!ok(&format!("x.{end}"), &[("format", "csv")]).commit.single_file, "{end}");
+    }
 }
 
 #[test]
