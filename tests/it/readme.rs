@@ -198,6 +198,20 @@ async fn the_readmes_recipes_work() {
     run_recipes("README.md").await;
 }
 
+/// A loop that tries again must end as its last try did: whoever runs it sees nothing else.
+#[tokio::test]
+async fn the_retry_recipe_fails_where_each_try_fails() {
+    let recipe = recipes().into_iter().find(|recipe| recipe.name == "retry").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_outhaul")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for (server, code, tries) in [("postgres://me@127.0.0.1:1/shop", 11, 3), ("no-url", 2, 1)] {
+        let script = format!("cd {}\nsleep() {{ :; }}\n{}", folder.path().display(), recipe.script);
+        let done = program("/bin/bash", ["-c", &script]).env("PATH", &path).env("DATABASE_URL", server).run().await;
+        assert_eq!((done.code, done.stderr.matches("error: ").count()), (code, tries), "{}", done.stderr);
+    }
+}
+
 #[tokio::test]
 async fn the_other_recipes_work() {
     run_recipes("config/recipes.md").await;
