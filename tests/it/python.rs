@@ -67,6 +67,9 @@ async fn the_wheel_brings_the_program_and_raises_by_exit_code() {
     let whole = &found["whole"];
     assert_eq!((&whole["status"], &whole["rows"], &whole["there"]), (&json!("complete"), &json!(6000), &json!(true)));
     assert_eq!((&whole["first"], &whole["last"]), (&json!("run_started"), &json!("run_finished")), "{whole}");
+    let planned = format!("file://{}/planned", folder.path().display());
+    let expected = json!({"status": "planned", "destination": planned, "run_id": "", "there": false});
+    assert_eq!(found["planned"], expected);
     assert_eq!((&found["query"]["there"], &found["query"]["secret"]), (&json!(true), &json!(false)));
     assert!(found["query"]["lines"].as_u64() > Some(0), "{}", found["query"]);
     errors(&found);

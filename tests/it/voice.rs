@@ -321,6 +321,8 @@ async fn each_command_reports_in_the_same_envelope() {
     let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let (to, capped, nowhere) = (at("out"), at("capped"), at("nowhere"));
     let from = ["--from", &pg.url, "--table", "t"];
+    let (job, root) = (at("job.toml"), at("night"));
+    std::fs::write(&job, format!("root = '{root}'\n[[export]]\ntable = 't'\nto = '{root}/t'\n")).unwrap();
     let export = |to: &str, more: &[&str]| [&["export"], &from[..], &["--to", to], more].concat().join("\u{1f}");
     let cases: Vec<(&str, i32, String)> = vec![
         ("export", 0, export(&to, &[])),
@@ -328,6 +330,10 @@ async fn each_command_reports_in_the_same_envelope() {
         ("export", 22, export(&to, &[])),
         ("export", 2, export(&to, &["--format", "cvs"])),
         ("export", 2, "export\u{1f}--tabel\u{1f}t".to_owned()),
+        ("export", 0, export(&nowhere, &["--dry-run"])),
+        ("run", 0, ["run", &job, "--from", &pg.url, "--dry-run"].join("\u{1f}")),
+        ("run", 0, ["run", &job, "--from", &pg.url].join("\u{1f}")),
+        ("resume", 0, ["resume", &root, "--from", &pg.url].join("\u{1f}")),
         ("plan", 0, [&["plan"], &from[..]].concat().join("\u{1f}")),
         ("plan", 13, ["plan", "--from", &pg.url, "--table", "u"].join("\u{1f}")),
         ("verify", 0, ["verify", &to].join("\u{1f}")),

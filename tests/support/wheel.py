@@ -72,6 +72,13 @@ found["whole"] = {
     "first": seen[0], "last": seen[-1], "manifest": report.manifest, "there": published("whole"),
 }  # fmt: skip
 
+# What an export would do.
+planned = outhaul.export("t", to=place("planned"), source=source, dry_run=True)
+found["planned"] = {
+    "status": planned.status, "destination": planned.destination, "run_id": planned.run_id, "there": published("planned"),
+}  # fmt: skip
+outhaul.export("t", to=place("not_planned"), source=source, dry_run=False)
+
 # Event by event; the command lines meanwhile.
 lines = []
 for event in outhaul.events(to=place("query"), source=source, query="select id from t", key="id"):

@@ -34,10 +34,10 @@ STOP_SECONDS = 120
 
 @dataclass(frozen=True)
 class Report:
-    """What the program says of an export that is committed, or of a job whose exports are."""
+    """What the program says of an export that is committed, or of a job whose exports are, or of what either would do."""
 
     status: str
-    """``complete``, or ``truncated`` where a cap left rows out."""
+    """``complete``, or ``truncated`` where a cap left rows out; ``planned`` with ``dry_run=True``."""
     run_id: str
     destination: str
     """URL of the destination, without credentials."""
@@ -61,10 +61,13 @@ class Report:
         def total(name: str) -> int:
             return int(raw.get(name) or 0) + sum(int(one.raw.get(name) or 0) for one in exports)
 
+        destination = raw.get("destination") or raw.get("root") or ""
+        # A plan says there what stands at the destination, too.
+        place = destination.get("url", "") if isinstance(destination, dict) else destination
         return cls(
-            status=str(raw.get("status", "")),
-            run_id=str(raw.get("run_id", "")),
-            destination=str(raw.get("destination") or raw.get("root") or ""),
+            status=str(raw.get("status") or "planned"),
+            run_id=str(raw.get("run_id") or ""),
+            destination=str(place),
             manifest=raw.get("manifest"),
             rows=total("rows"),
             parts=total("parts"),
