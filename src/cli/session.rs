@@ -121,7 +121,11 @@ where
     }
     telemetry::export_ended(outcome, started.elapsed());
     let destination = drained.destination.clone();
-    let left = if drained.commit_begun { Left::Commit } else { facts.left };
+    let left = match (drained.commit_begun, facts.left) {
+        (true, Left::Stream) => Left::WholeStream,
+        (true, _) => Left::Commit,
+        (false, left) => left,
+    };
     let begun = drained.planned;
     drained.finish(&last).await;
     match &result {

@@ -21,6 +21,8 @@ pub(crate) enum Left {
     Commit,
     /// The reader of standard output has a beginning (`--to -`).
     Stream,
+    /// The reader of standard output has everything; what failed is the manifest beside it.
+    WholeStream,
 }
 
 /// A run that did not commit, with what is told of it.
@@ -174,6 +176,7 @@ pub(crate) fn error_text(failure: &Failure<'_>, verbose: bool) -> String {
             Left::Stream => "the stream ends before its end",
         };
         lines.push(format!("(run {run_id}; {left})"));
+            Left::WholeStream => "the stream is whole, and has no manifest",
     }
     lines.join("\n")
 }
@@ -308,6 +311,7 @@ mod tests {
         ];
         for (name, failure) in cases {
             golden::check(&format!("summary/{name}.txt"), &(error_text(&failure, false) + "\n"));
+            ("failed_manifest_of_stream", failure(&lost, Left::WholeStream)),
             let errors = [ErrorRecord::of(failure.error)];
             report::check(&format!("report_v1/{name}.json"), &failed(&failure), &errors);
         }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use chrono::Utc;
 use tokio_util::sync::CancellationToken;
 
-use super::error::ExportError;
+use super::error::{ExportError, kind_of};
 use super::hold::{Hold, own_files};
 use super::place;
 use super::planned::Planned;
@@ -26,7 +26,7 @@ use crate::model::{
     Direction, Event, ExportErrorKind, ExportReport, Layout, PartitionReceipt, RowOrder, RowsAvailable, StagedObject,
     Target, WatermarkReport,
 };
-use crate::store::error::StoreFault;
+use crate::store::error::{StoreError, StoreFault};
 use crate::store::owner::owner;
 use crate::store::stream::{STREAM, StreamSink};
 use crate::store::{
@@ -57,7 +57,10 @@ impl RunTarget {
     /// Opens the destination; nothing is written, and nothing of it is read.
     pub(crate) async fn open(request: &ExportRequest) -> Result<Self, ExportError> {
         let url = match &request.commit.target {
-            Target::Stream { manifest } => return Ok(Self::stream(StreamSink::Stdout, manifest.clone())),
+            Target::Stream { manifest } => {
+                manifest.as_deref().map_or(Ok(()), check_file)?;
+                return Ok(Self::stream(StreamSink::Stdout, manifest.clone()));
+            }
             Target::Destination(url) => url,
         };
         let options = StoreOptions {
@@ -244,6 +247,10 @@ pub(crate) async fn finish(
             Some(committed.manifest_url)
         }
         RunTarget::Stream { file, manifest: kept, .. } => {
+            if file.is_some() {
+                // From here on the stream is whole.
+                run.tell(Event::Committing { parts: 1 }).await;
+            }
             let written = file.as_ref().map(|file| write_file(file, &manifest)).transpose()?;
             kept.get_or_init(|| Arc::clone(&manifest));
             written
@@ -274,15 +281,26 @@ fn warn(committed: &Committed) {
     }
 }
 
+/// Refuses a place for the manifest of a stream that is none, before anything is read.
+fn check_file(file: &Path) -> Result<(), ExportError> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty());
+    let why = match folder {
+        _ if file.is_dir() => "is a folder, and the manifest is a file".to_owned(),
+        Some(folder) if !folder.is_dir() => format!("cannot be written: there is no folder {}", folder.display()),
+        _ => return Ok(()),
+    };
+    Err(ExportError::new(ExportErrorKind::Usage, format!("--manifest: {} {why}", file.display()))
+        .with_hint("name a file in a folder that is there"))
+}
+
 /// The manifest of a stream, beside whatever the stream became: written whole, then renamed.
 fn write_file(file: &Path, manifest: &Manifest) -> Result<String, ExportError> {
     let failed = |error: std::io::Error| {
-        ExportError::new(
-            ExportErrorKind::DestinationUnavailable,
-            format!("--manifest: cannot write {}", file.display()),
-        )
-        .with_source(error)
-        .with_hint("the stream itself is whole; check --manifest")
+        let StoreError { fault, source, .. } = StoreError::from_io("writing", file.display().to_string(), error);
+        // It was there when the run began.
+        let kind = if fault == StoreFault::Missing { ExportErrorKind::Usage } else { kind_of(fault) };
+        let error = ExportError::new(kind, format!("--manifest: cannot write {}", file.display()));
+        ExportError { source: Some(source), ..error }.with_hint("name a file in a folder that this user may write to")
     };
     let json =
         manifest.to_json().map_err(|error| ExportError::internal("writing the manifest as JSON").with_source(error))?;
