@@ -146,6 +146,8 @@ fn cap(report: &ExportReport, exit_code: u8) -> String {
         RowsAvailable::Unknown => String::new(),
     };
     let order = match report.order {
+        // ClickHouse orders by expressions, which have no names.
+        RowOrder::Key if report.key.is_empty() => "by the sorting key".to_owned(),
         RowOrder::Key => {
             let word =
                 |name: &String| if report.descending.contains(name) { format!("{name} desc") } else { name.clone() };
@@ -174,9 +176,9 @@ pub(crate) fn error_text(failure: &Failure<'_>, verbose: bool) -> String {
             Left::Parts => "parts may be visible, and no manifest names them",
             Left::Commit => "the commit had begun: `outhaul verify` tells whether the manifest stands",
             Left::Stream => "the stream ends before its end",
+            Left::WholeStream => "the stream is whole, and has no manifest",
         };
         lines.push(format!("(run {run_id}; {left})"));
-            Left::WholeStream => "the stream is whole, and has no manifest",
     }
     lines.join("\n")
 }
@@ -280,6 +282,7 @@ mod tests {
         let resumed =
             ExportReport { rows_read_now: 1_001_215, bytes_written_now: 50_000_000, seconds: 2.0, ..samples::report() };
         let streamed = ExportReport { destination: "standard output".into(), manifest: None, ..samples::report() };
+        let nameless = ExportReport { key: Vec::new(), ..samples::truncated() };
         let cases = [
             ("complete", samples::report(), Truncation::Signalled),
             ("truncated", samples::truncated(), Truncation::Signalled),
@@ -287,6 +290,7 @@ mod tests {
             ("truncated_asked", samples::truncated(), Truncation::Asked),
             ("truncated_descending", descending, Truncation::Signalled),
             ("truncated_physical", physical, Truncation::Signalled),
+            ("truncated_by_the_sorting_key", nameless, Truncation::Signalled),
             ("already_committed", skipped, Truncation::Signalled),
             ("resumed", resumed, Truncation::Signalled),
             ("streamed", streamed, Truncation::Signalled),
@@ -307,11 +311,11 @@ mod tests {
             ("failed_at_commit", failure(&lost, Left::Commit)),
             ("failed_as_written", failure(&lost, Left::Parts)),
             ("failed_stream", failure(&lost, Left::Stream)),
+            ("failed_manifest_of_stream", failure(&lost, Left::WholeStream)),
             ("cancelled", failure(&interrupted, Left::Nothing)),
         ];
         for (name, failure) in cases {
             golden::check(&format!("summary/{name}.txt"), &(error_text(&failure, false) + "\n"));
-            ("failed_manifest_of_stream", failure(&lost, Left::WholeStream)),
             let errors = [ErrorRecord::of(failure.error)];
             report::check(&format!("report_v1/{name}.json"), &failed(&failure), &errors);
         }
