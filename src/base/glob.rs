@@ -30,6 +30,12 @@ pub(crate) fn matches(pattern: &str, name: &str) -> bool {
     places[pattern.len()]
 }
 
+/// Whether `name` is one that somebody means who chooses among several: a name without `*` and `?` is that very name, since
+/// `orders` and `Orders` may both be there.
+pub(crate) fn means(pattern: &str, name: &str) -> bool {
+    if is_pattern(pattern) { matches(pattern, name) } else { pattern == name }
+}
+
 /// Whether `pattern` may mean more than one name.
 pub(crate) fn is_pattern(pattern: &str) -> bool {
     pattern.contains(['*', '?'])
@@ -56,6 +62,7 @@ mod tests {
         ] {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
+        assert!(means("order*", "Orders") && means("Orders", "Orders") && !means("orders", "Orders"));
         assert!(is_pattern("a*") && !is_pattern("a.b"));
     }
 }

@@ -197,3 +197,24 @@ fn the_example_is_what_the_schema_and_the_reader_take() {
     let file = JobFile::read(Path::new("/job.toml"), &environment).unwrap();
     assert!(file.source(vec![("from", vec![URL.to_owned()])], &environment).is_ok());
 }
+
+#[test]
+fn a_name_of_except_is_that_very_table_and_one_that_is_there() {
+    let of = |except: &str| {
+        let text = format!("[[export]]\ntable = 'public.*'\nexcept = [{except}]\nto = '/lake/{{table}}'\n");
+        let environment = Environment::of([], [("/job.toml", text.as_str())]);
+        let file = JobFile::read(Path::new("/job.toml"), &environment).unwrap();
+        let flags = vec![("from", vec![URL.to_owned()])];
+        let source = file.source(flags.clone(), &environment).unwrap();
+        let all = listed(&[("public", "orders"), ("public", "Orders"), ("public", "tmp_1")]);
+        file.job(&flags, &environment, &source, &all, &JobChoice::default())
+            .map(|(job, _)| job.exports.into_iter().map(|export| export.name).collect::<Vec<_>>())
+    };
+    assert_eq!(of("'orders'").unwrap(), ["public.Orders", "public.tmp_1"]);
+    assert_eq!(of("'public.Orders', 'TMP_*', 'old_*'").unwrap(), ["public.orders"]);
+    for (except, hint) in [("ORDERS", "did you mean orders?"), ("ordrs", "did you mean orders?"), ("x.y", "outhaul ls")]
+    {
+        let errors = of(&format!("'{except}'")).unwrap_err().to_string();
+        assert!(errors.contains(&format!("except names \"{except}\"")) && errors.contains(hint), "{errors}");
+    }
+}

@@ -1,5 +1,6 @@
 //! A job file: several exports of one run, each with the options of `outhaul export` under their own names.
 
+mod choice;
 mod incremental;
 mod people;
 mod reader;
@@ -17,6 +18,8 @@ use crate::export::job::{JobExport, JobRequest};
 use crate::export::request::ExportRequest;
 use crate::model::{AbsentColumn, ListedRelation, OnError, ProtectRule, SnapshotScope, Target};
 use crate::source::Source;
+pub(crate) use choice::JobChoice;
+use choice::{chosen, means};
 use reader::Reader;
 
 /// The options that are the whole run's: they stand in `[defaults]`, in the environment or on the command line, and in no
@@ -79,15 +82,6 @@ struct ExportTable {
     /// Defaults that do not hold for it.
     unset: Vec<String>,
     settings: Layer,
-}
-
-/// Which exports of a job are wanted, by patterns of their names.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct JobChoice {
-    /// These; all where there are none.
-    pub(crate) only: Vec<String>,
-    /// But not these.
-    pub(crate) except: Vec<String>,
 }
 
 /// The options that `outhaul run` takes as flags: those of the run, and those for people.
@@ -361,35 +355,6 @@ fn clashes(exports: &[(JobExport, String)]) -> Vec<ConfigError> {
     errors
 }
 
-/// Those that are wanted.
-fn chosen(exports: Vec<(JobExport, String)>, choice: &JobChoice) -> Result<Vec<JobExport>, Vec<ConfigError>> {
-    let means = |pattern: &String, name: &str| glob::matches(pattern, name);
-    let idle = |flag: &str, patterns: &[String]| {
-        let idle = patterns.iter().filter(|pattern| !exports.iter().any(|(export, _)| means(pattern, &export.name)));
-        idle.map(|pattern| ConfigError::new(format!("--{flag} {pattern}: no export is called so"), known(&exports)))
-            .collect::<Vec<_>>()
-    };
-    let mut errors = idle("only", &choice.only);
-    errors.extend(idle("except", &choice.except));
-    let wanted = |name: &str| {
-        (choice.only.is_empty() || choice.only.iter().any(|pattern| means(pattern, name)))
-            && !choice.except.iter().any(|pattern| means(pattern, name))
-    };
-    let any = exports.iter().any(|(export, _)| wanted(&export.name));
-    if !any && !exports.is_empty() && errors.is_empty() {
-        errors.push(ConfigError::new("--only and --except leave no export", known(&exports)));
-    }
-    if !errors.is_empty() {
-        return Err(errors);
-    }
-    Ok(exports.into_iter().map(|(export, _)| export).filter(|export| wanted(&export.name)).collect())
-}
-
-fn known(exports: &[(JobExport, String)]) -> String {
-    let names: Vec<&str> = exports.iter().map(|(export, _)| export.name.as_str()).collect();
-    format!("the exports are {}", names.join(", "))
-}
-
 /// Variables of the environment that would mean the same for every export.
 fn of_no_job(environment: &Environment) -> Vec<ConfigError> {
     let wrong = OPTIONS.iter().filter(|option| {
@@ -415,16 +380,11 @@ impl ExportTable {
     /// The tables that it means, as `--table` takes them; one that is not told where it is as written.
     fn tables(&self, listed: &[ListedRelation]) -> Result<Vec<Option<String>>, ConfigError> {
         let Some(pattern) = self.pattern() else { return Ok(vec![None]) };
-        let means = |pattern: &str, relation: &ListedRelation| {
-            let whole = format!("{}.{}", relation.schema, relation.name);
-            let name = if pattern.contains('.') { &whole } else { &relation.name };
-            glob::matches(pattern, name)
-        };
-        let wanted = listed.iter().filter(|relation| {
-            relation.part_of.is_none()
-                && means(&pattern, relation)
-                && !self.except.iter().any(|except| means(except, relation))
-        });
+        let meant: Vec<&ListedRelation> =
+            listed.iter().filter(|relation| relation.part_of.is_none() && means(&pattern, relation)).collect();
+        choice::all_there(&self.except, &pattern, &meant)
+            .map_err(|(what, hint)| ConfigError::new(format!("{}: {what}", self.origin), hint))?;
+        let wanted = meant.into_iter().filter(|relation| !self.except.iter().any(|except| means(except, relation)));
         let tables: Vec<Option<String>> = wanted.map(|relation| Some(relation.table.clone())).collect();
         if tables.is_empty() {
             let what = format!("{}: table = {pattern:?} means no table", self.origin);

@@ -1,0 +1,73 @@
+//! Which tables a pattern of a job means, and which of its exports are wanted.
+
+use crate::base::glob;
+use crate::config::ConfigError;
+use crate::config::options::nearest;
+use crate::export::job::JobExport;
+use crate::model::ListedRelation;
+
+/// Which exports of a job are wanted, by patterns of their names.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct JobChoice {
+    /// These; all where there are none.
+    pub(crate) only: Vec<String>,
+    /// But not these.
+    pub(crate) except: Vec<String>,
+}
+
+/// Whether a table is one that a name or a pattern means, with its schema where that has one.
+pub(super) fn means(pattern: &str, relation: &ListedRelation) -> bool {
+    let whole = format!("{}.{}", relation.schema, relation.name);
+    glob::means(pattern, if pattern.contains('.') { &whole } else { &relation.name })
+}
+
+/// Refuses a name of `except` that no table has. A pattern may mean nothing tonight; where a name is wrong, what it stands
+/// for goes out.
+pub(super) fn all_there(except: &[String], pattern: &str, meant: &[&ListedRelation]) -> Result<(), (String, String)> {
+    let is_idle = |except: &&String| !glob::is_pattern(except) && !meant.iter().any(|relation| means(except, relation));
+    let Some(except) = except.iter().find(is_idle) else { return Ok(()) };
+    let name = |relation: &&ListedRelation| {
+        let schema = except.contains('.').then(|| format!("{}.", relation.schema)).unwrap_or_default();
+        schema + &relation.name
+    };
+    let names: Vec<String> = meant.iter().map(name).collect();
+    let known = || names.iter().map(String::as_str);
+    let near = known().find(|name| name.eq_ignore_ascii_case(except)).or_else(|| nearest(except, known()));
+    let hint = near.map_or_else(
+        || "take it out of except, or correct it: `outhaul ls` shows what there is".to_owned(),
+        |near| format!("did you mean {near}? Capitals count where there is no * or ?"),
+    );
+    Err((format!("except names {except:?}, which is no table that {pattern:?} means"), hint))
+}
+
+/// Those that are wanted.
+pub(super) fn chosen(
+    exports: Vec<(JobExport, String)>,
+    choice: &JobChoice,
+) -> Result<Vec<JobExport>, Vec<ConfigError>> {
+    let means = |pattern: &String, name: &str| glob::means(pattern, name);
+    let idle = |flag: &str, patterns: &[String]| {
+        let idle = patterns.iter().filter(|pattern| !exports.iter().any(|(export, _)| means(pattern, &export.name)));
+        idle.map(|pattern| ConfigError::new(format!("--{flag} {pattern}: no export is called so"), known(&exports)))
+            .collect::<Vec<_>>()
+    };
+    let mut errors = idle("only", &choice.only);
+    errors.extend(idle("except", &choice.except));
+    let wanted = |name: &str| {
+        (choice.only.is_empty() || choice.only.iter().any(|pattern| means(pattern, name)))
+            && !choice.except.iter().any(|pattern| means(pattern, name))
+    };
+    let any = exports.iter().any(|(export, _)| wanted(&export.name));
+    if !any && !exports.is_empty() && errors.is_empty() {
+        errors.push(ConfigError::new("--only and --except leave no export", known(&exports)));
+    }
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    Ok(exports.into_iter().map(|(export, _)| export).filter(|export| wanted(&export.name)).collect())
+}
+
+fn known(exports: &[(JobExport, String)]) -> String {
+    let names: Vec<&str> = exports.iter().map(|(export, _)| export.name.as_str()).collect();
+    format!("the exports are {}", names.join(", "))
+}
