@@ -199,6 +199,23 @@ fn the_example_is_what_the_schema_and_the_reader_take() {
 }
 
 #[test]
+fn an_option_below_the_tiers_of_a_job_is_refused() {
+    let text = "[[export]]\ntable = 'orders'\nto = '/lake/orders'\n[tiers]\ntrial = 500\nmax_rows = 1\nwhere = 'id = 1'\n\
+        protect = ['ssn=null']\ntiny = 'some'\n";
+    let mistakes = mistakes(job(text));
+    for (line, what) in [
+        (6, "max_rows stands below [tiers] (put it above [tiers]"),
+        (7, "where stands below [tiers]"),
+        (8, "protect stands below [tiers]"),
+        (9, "tier tiny is no number of rows"),
+    ] {
+        let expected = format!("/job.toml:{line}:1: {what}");
+        assert!(mistakes.iter().any(|mistake| mistake.starts_with(&expected)), "{expected}: {mistakes:?}");
+    }
+    assert_eq!(mistakes.len(), 4, "{mistakes:?}");
+}
+
+#[test]
 fn a_name_of_except_is_that_very_table_and_one_that_is_there() {
     let of = |except: &str| {
         let text = format!("[[export]]\ntable = 'public.*'\nexcept = [{except}]\nto = '/lake/{{table}}'\n");

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
+use super::value::count;
 use super::{ConfigError, Environment, position};
 use crate::base::voice;
 
@@ -202,9 +203,14 @@ impl Raw {
             match (table, by_key(name), value.get_ref()) {
                 (Some(table), _, DeValue::Table(entries)) => {
                     for (key, value) in entries {
-                        match scalar(value) {
-                            Some(text) => drop(self.tables.insert((table, key.get_ref().to_string()), text)),
-                            None => errors.push(misshapen(&place(key.span().start), key.get_ref())),
+                        let (key, place) = (key.get_ref(), place(key.span().start));
+                        let read = match *table {
+                            "tiers" => tier(&place, key, value),
+                            _ => scalar(value).ok_or_else(|| misshapen(&place, key)),
+                        };
+                        match read {
+                            Ok(text) => drop(self.tables.insert((table, key.to_string()), text)),
+                            Err(error) => errors.push(error),
                         }
                     }
                 }
@@ -322,6 +328,20 @@ pub(super) fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
     match value.get_ref() {
         DeValue::String(text) => Some(text.to_string()),
         DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
+/// An entry of `[tiers]`. What is written below that line is of that table, also where an option was meant, which would be
+/// left out silently.
+pub(super) fn tier(origin: &Origin, name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
+    if by_key(name).is_some() {
+        let hint = format!("put it above [tiers], where the options stand; a tier cannot be called {name}");
+        return Err(ConfigError::new(format!("{origin}: {name} stands below [tiers]"), hint));
+    }
+    let cap = scalar(value).filter(|cap| cap == "unlimited" || count(cap).is_ok());
+    cap.ok_or_else(|| {
+        let what = format!("{origin}: tier {name} is no number of rows");
+        ConfigError::new(what, "a tier is a whole number of 1 or more, or \"unlimited\"; options stand above [tiers]")
+    })
+}
+
         DeValue::Boolean(switch) => Some(switch.to_string()),
         DeValue::Datetime(time) => Some(time.to_string()),
         DeValue::Float(_) | DeValue::Array(_) | DeValue::Table(_) => None,
@@ -435,7 +455,8 @@ mod tests {
             ("# é\n  reader = 1", "/c.toml:2:3: unknown key \"reader\" (did you mean readers?)"),
             (
                 "[tiers]\n 'é' = 1.5",
-                "/c.toml:2:2: the value of é is of the wrong kind (write a string or a whole number)",
+                "/c.toml:2:2: tier é is no number of rows (a tier is a whole number of 1 or more, or \"unlimited\"; \
+                 options stand above [tiers])",
             ),
             ("readers = 1\nlayout: flat", "/c.toml:2:9: key with no value, expected `=` (the file must be TOML)"),
             ("env_file = 'x'", "/c.toml:1:1: unknown key \"env_file\" (config/default.toml lists the keys)"),
@@ -458,6 +479,22 @@ mod tests {
         ] {
             for raw in [load("", &home, &[("to", to)]), load(&format!("to = {to:?}"), &home, &[])] {
                 assert_eq!(raw.unwrap().get("to").unwrap().values, [expected], "{to}");
+    #[test]
+    fn an_option_below_the_tiers_is_no_tier() {
+        for option in OPTIONS {
+            for value in ["1", "'x'", "true", "['x']"] {
+                let errors = load(&format!("[tiers]\ntrial = 500\n{} = {value}", option.key), &[], &[]).unwrap_err();
+                let what = format!("/c.toml:3:1: {} stands below [tiers]", option.key);
+                assert_eq!(errors.iter().map(|error| error.what.as_str()).collect::<Vec<_>>(), [what], "{value}");
+            }
+        }
+        for entry in ["max-rows = 'many'", "trial = 0", "trial = -1", "trial = '10k'", "trial = true", "t = 2026-11-21"]
+        {
+            let errors = load(&format!("[tiers]\n{entry}"), &[], &[]).unwrap_err();
+            assert!(errors[0].what.ends_with("is no number of rows"), "{entry}: {errors:?}");
+        }
+    }
+
             }
         }
         for key in ["report_file", "metrics_file"] {

@@ -31,6 +31,8 @@ fn the_example_file_is_right() {
     let environment = Environment::of([("WAREHOUSE_URL", "postgres://u:p@db.example/w")], [("/e.toml", file)]);
     let (request, _) = load(vec![("config", vec!["/e.toml".to_owned()])], &environment, true).unwrap();
     assert_eq!(request.work.readers.get(), 8);
+    let file = file.replace("# [tiers]\n# trial", "[tiers]\ntrial");
+    let environment = Environment::of([("WAREHOUSE_URL", "postgres://u:p@db.example/w")], [("/e.toml", file.as_str())]);
     let trial = vec![("config", vec!["/e.toml".to_owned()]), ("tier", vec!["trial".to_owned()])];
     let (request, _) = load(trial, &environment, true).unwrap();
     assert_eq!(request.work.cap.unwrap().max_rows.unwrap().get(), 1_000);

@@ -294,6 +294,9 @@ impl Settings {
             (_, Err(why)) => {
                 let what = format!("tier {tier:?} is {cap:?}");
                 self.errors.push(ConfigError::new(what, format!("{why}, or \"unlimited\"")));
+            if self.raw.unread {
+                return None;
+            }
                 None
             }
         }

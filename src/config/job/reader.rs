@@ -7,7 +7,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::{ExportTable, JobFile, Layer, is_default, is_of_export};
 use crate::config::options::{OptionInfo, by_key, nearest};
-use crate::config::raw::{Origin, Setting, at_home, expand_home, homeless, misshapen, scalar, unknown, values};
+use crate::config::raw::{Origin, Setting, at_home, expand_home, homeless, misshapen, scalar, tier, unknown, values};
 use crate::config::{ConfigError, Environment, position};
 use crate::model::{OnError, SnapshotScope};
 
@@ -75,9 +75,9 @@ impl Reader<'_> {
                 ("defaults", DeValue::Table(table)) => file.defaults = self.layer(table, &[], is_default),
                 ("tiers", DeValue::Table(table)) => {
                     for (name, cap) in table {
-                        match scalar(cap) {
-                            Some(cap) => drop(file.tiers.insert(name.get_ref().to_string(), cap)),
-                            None => self.errors.push(misshapen(&self.place(name.span().start), name.get_ref())),
+                        match tier(&self.place(name.span().start), name.get_ref(), cap) {
+                            Ok(cap) => drop(file.tiers.insert(name.get_ref().to_string(), cap)),
+                            Err(error) => self.errors.push(error),
                         }
                     }
                 }

@@ -45,7 +45,12 @@ pub(crate) fn schema() -> Value {
                 "enum": ["run", "export"]
             },
             "defaults": {"type": "object", "additionalProperties": false, "properties": options(is_default)},
-            "tiers": {"type": "object", "additionalProperties": {"type": ["string", "integer"]}},
+            "tiers": {
+                "description": "Named row caps. An option that stands below this line is refused.",
+                "type": "object",
+                "propertyNames": {"not": {"enum": OPTIONS.iter().map(|option| option.key).collect::<Vec<_>>()}},
+                "additionalProperties": {"type": ["string", "integer"], "minimum": 1}
+            },
             "export": {
                 "type": "array",
                 "minItems": 1,
