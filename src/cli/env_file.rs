@@ -1,6 +1,7 @@
 //! `--env-file`: the process starts over with the file's variables, so that everything that reads the environment, ours
 //! or a library's, finds them.
 
+use std::collections::BTreeMap;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,7 +24,13 @@ pub(super) fn wanted(matches: &ArgMatches, environment: &Environment) -> Option<
 pub(super) fn enter(file: &Path, environment: &Environment) -> Result<(), ConfigErrors> {
     let variables = env_file::read(environment, file).map_err(ConfigErrors)?;
     // The last line of a name counts, as with docker.
-    let missing: Vec<_> = variables.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect();
+    let variables: BTreeMap<_, _> = variables.into_iter().collect();
+    // What is set to nothing counts as unset; but not for a line that sets it so, or the process would start for ever.
+    let is_missing = |(name, value): &(String, String)| match std::env::var_os(name) {
+        None => true,
+        Some(set) => set.is_empty() && !value.is_empty(),
+    };
+    let missing: Vec<_> = variables.into_iter().filter(is_missing).collect();
     if missing.is_empty() {
         return Ok(());
     }

@@ -4,26 +4,7 @@ use std::ffi::OsString;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Words that people try, and what to write instead.
-const SYNONYMS: &[(&[&str], &str)] = &[
-    (&["overwrite", "force", "replace", "clobber"], "--on-existing replace"),
-    (&["json"], "--report json for the report, --format ndjson for the rows"),
-    (&["output", "out", "outfile", "dest", "destination", "file"], "--to DEST"),
-    (&["sample", "head", "rows", "first", "top"], "--limit N"),
-    (&["timezone", "time-zone", "tz"], "times are written in UTC: convert them in --query"),
-    (&["order-by", "order", "sort", "sort-by", "orderby"], "--key COLUMN"),
-    (&["schema"], "write the schema into the table's name: --table public.orders"),
-    (&["host", "port", "user", "username", "dbname", "database", "url", "dsn", "p", "U", "d", "W"], SERVER),
-    (&["sql", "select"], "--query SQL"),
-    (&["filter", "predicate"], "--where PREDICATE"),
-    (&["jobs", "threads", "parallel"], "--readers N"),
-    (&["codec", "compress", "gzip", "zstd"], "--compression CODEC, or the end of the file's name: orders.csv.gz"),
-    (&["delimiter", "separator", "sep"], "--csv-delimiter CHAR"),
-    (&["header", "no-header"], "--csv-header on|off"),
-    (&["csv", "parquet", "ndjson"], "--format FORMAT, or the end of the file's name: orders.csv"),
-];
-
-const SERVER: &str = "the server goes into --from: --from postgres://user@host:port/database";
+use crate::config::synonyms::instead_of;
 
 /// What is wrong and what to write instead, where clap met a word that is known elsewhere.
 pub(super) fn of(error: &clap::Error) -> Option<(String, String)> {
@@ -37,8 +18,7 @@ pub(super) fn of(error: &clap::Error) -> Option<(String, String)> {
         // A second word after the table can only be where it goes.
         return Some((what, format!("name the destination by --to: outhaul export TABLE --to {word}")));
     }
-    let known = SYNONYMS.iter().find(|(words, _)| words.contains(&flag));
-    known.map(|(_, instead)| (what, (*instead).to_owned()))
+    instead_of(flag).map(|instead| (what, instead.to_owned()))
 }
 
 /// What to write instead of psql's `-h HOST`, which would be the help: a value follows it.
@@ -60,6 +40,7 @@ mod tests {
     use super::*;
     use crate::cli::args;
 
+    use crate::config::synonyms::{FLAGS_ALONE, SERVER, SYNONYMS};
     fn told(line: &str) -> Option<(String, String)> {
         let words = line.split(' ').map(OsString::from);
         of(&args::command().try_get_matches_from(words).unwrap_err())
@@ -100,6 +81,23 @@ mod tests {
 
     #[test]
     fn a_host_is_not_the_help() {
+    /// A variable of such a name would be taken for somebody else's, and what it asks for be left out.
+    #[test]
+    fn flags_that_are_no_options_are_known_to_the_variables() {
+        let command = args::command();
+        let of = |name: &str| {
+            let command = command.get_subcommands().find(|command| command.get_name() == name).unwrap();
+            let flags = command.get_arguments().filter(|argument| argument.get_long().is_some());
+            flags.map(|argument| argument.get_id().as_str().to_owned()).collect::<Vec<_>>()
+        };
+        for name in ["export", "plan", "run", "resume"] {
+            for key in of(name) {
+                let known = crate::config::options::by_key(&key).is_some() || FLAGS_ALONE.contains(&key.as_str());
+                assert!(known, "{name} --{key}");
+            }
+        }
+    }
+
         let host = |line: &str| host(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         let wanted = "the server goes into --from: --from postgres://me@localhost:5439/shop";
         assert_eq!(host("outhaul export -h localhost -p 5439 -U me -d shop").as_deref(), Some(wanted));

@@ -14,6 +14,7 @@ mod own_format;
 mod protect;
 pub(crate) mod raw;
 pub mod service;
+pub(crate) mod synonyms;
 mod typed;
 mod value;
 

@@ -9,6 +9,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::options::{Arity, OPTIONS, OptionInfo, by_key, nearest};
+use super::synonyms::meant;
 use super::value::count;
 use super::{ConfigError, Environment, position};
 use crate::base::voice;
@@ -242,8 +243,7 @@ impl Raw {
             let Some(option) = OPTIONS.iter().find(|option| option.variable() == name) else {
                 let key = name.trim_start_matches("OUTHAUL_").to_lowercase();
                 // The environment is shared: a wrapper's own OUTHAUL_BIN is no mistake, a mistyped option is.
-                if let Some(option) = nearest(&key, OPTIONS.iter().map(|option| option.key)).and_then(by_key) {
-                    let hint = format!("did you mean {}?", option.variable());
+                if let Some(hint) = meant(&key, &value) {
                     errors.push(ConfigError::new(format!("environment variable {name} is not known"), hint));
                 }
                 continue;
@@ -525,6 +525,41 @@ mod tests {
         assert_eq!(errors.len(), 3);
         for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
             let errors = load(file, &[], &[]).unwrap_err();
+        for (name, hint) in [
+            ("DRY_RUN", "--dry-run has no variable"),
+            ("DRYRUN", "--dry-run has no variable"),
+            ("VERBOSE", "--verbose has no variable"),
+            ("ONLY", "--only has no variable"),
+            ("ROW_LIMIT", "--limit N"),
+            ("FILTER", "--where PREDICATE"),
+            ("JSON", "--report json"),
+            ("ORDER_BY", "--key COLUMN"),
+        ] {
+            let errors = load("", &[(&format!("OUTHAUL_{name}"), "1")], &[]).unwrap_err();
+            assert!(errors.len() == 1 && errors[0].hint.contains(hint), "{name}: {errors:?}");
+        }
+        // What Kubernetes sets beside a Service of our name, what other commands read, and where a server may be named.
+        for name in [
+            "SERVICE_HOST",
+            "SERVICE_PORT",
+            "SERVICE_PORT_HTTP",
+            "PORT",
+            "PORT_8080_TCP",
+            "PORT_8080_TCP_PROTO",
+            "PORT_8080_TCP_PORT",
+            "PORT_8080_TCP_ADDR",
+            "API_KEY",
+            "API_KEY_FILE",
+            "LINK_SECRET",
+            "WEBHOOK_SECRET",
+            "COMMIT",
+            "DSN",
+            "DATABASE_URL",
+            "HOST",
+        ] {
+            load("", &[(&format!("OUTHAUL_{name}"), "1")], &[]).unwrap();
+        }
+        load("", &[("OUTHAUL_DRY_RUN", "false"), ("OUTHAUL_JSON", "")], &[]).unwrap();
             assert!(whole(&errors)[0].starts_with("/c.toml:1:"), "{errors:?}");
             assert!(!format!("{errors:?}").contains("canary"), "{errors:?}");
         }

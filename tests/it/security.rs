@@ -195,7 +195,12 @@ async fn an_environment_file_is_read_before_the_environment_and_fills_its_gaps()
     let dest = s3.url("one/");
     outhaul(["verify", &dest]).env("OUTHAUL_ENV_FILE", &file).run().await.expect(0);
     outhaul(["ddl", &dest, "--dialect", "duckdb", "--env-file", &file]).run().await.expect(0);
-    // What is set stays, though it be empty.
+    // What is set to nothing counts as unset, here too; a file that sets it so ends.
+    std::fs::write(&file, format!("{text}OUTHAUL_MAX_ROWS=\nOUTHAUL_DATE=\nOUTHAUL_DATE=\n")).unwrap();
+    let run = export(&s3.url("empty/")).env("OUTHAUL_FORMAT", "").env("OUTHAUL_MAX_ROWS", "").run().await.expect(0);
+    assert!(s3.list("empty/data").await.keys().all(|name| name.contains(".csv")), "{run:?}");
+    std::fs::write(&file, &text).unwrap();
+    // What is set stays.
     let run = export(&s3.url("two/")).env("AWS_SECRET_ACCESS_KEY", CANARY).run().await.expect(20);
     assert!(!run.stderr.contains(CANARY), "{}", run.stderr);
 
