@@ -14,11 +14,11 @@ use super::report::{ReportForm, ReportPlace, Reporter};
 use super::screen::stdout_answer;
 use super::session::{self, Facts, Front};
 use super::summary::{Failure, Left};
-use super::{CommandContext, args, engine};
+use super::{CommandContext, args, engine, refuse};
 use crate::base::telemetry::exporter::Exporter;
 use crate::base::telemetry::{self, LogFormat};
 use crate::config::options::of_connection;
-use crate::config::{self, FrontOptions, ProgressKind, ReportKind};
+use crate::config::{self, ConfigErrors, FrontOptions, ProgressKind, ReportKind};
 use crate::export::keep::KeeperLaunch;
 use crate::export::request::ExportRequest;
 use crate::export::show::{self, PlannedDestination};
@@ -31,7 +31,7 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
     }
     let (mut request, options) = match config::load(args::flags(matches), &context.environment, true) {
         Ok(loaded) => loaded,
-        Err(errors) => return context.refuse(&errors),
+        Err(errors) => return refused(&errors, matches, context),
     };
     context.start_logs(Looks::of(options.color, options.log_format));
     let front = front(&options, context);
@@ -55,6 +55,14 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
         session::export(&front, &facts, |events, cancel| export::run(request, events, cancel)).await
     })
     .await
+}
+
+/// Tells every mistake of the options; a file that has one may say too how that is told.
+fn refused(errors: &ConfigErrors, matches: &ArgMatches, context: &CommandContext) -> u8 {
+    match config::load_front(args::flags(matches), &context.environment) {
+        Ok(options) => refuse(errors, &front(&options, context).reporter, &context.screen),
+        Err(_) => context.refuse(errors),
+    }
 }
 
 /// Serves or writes metrics for as long as a run lasts.
@@ -109,7 +117,7 @@ pub(super) fn launch(
 pub(super) async fn plan(matches: &ArgMatches, context: &CommandContext) -> u8 {
     let (request, options) = match config::load(args::flags(matches), &context.environment, false) {
         Ok(loaded) => loaded,
-        Err(errors) => return context.refuse(&errors),
+        Err(errors) => return refused(&errors, matches, context),
     };
     context.start_logs(Looks::of(options.color, options.log_format));
     // A plan has no data on standard output, whatever `--to` says.

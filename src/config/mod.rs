@@ -26,7 +26,7 @@ use std::path::{Path, PathBuf};
 pub use crate::base::telemetry::LogFormat;
 pub(crate) use raw::{at_home, default_of};
 pub use typed::{ColorKind, FrontOptions, ProgressKind, ReportKind, load};
-pub(crate) use typed::{Resumption, duration, load_connection, load_keep, load_resume, load_worker};
+pub(crate) use typed::{Resumption, duration, load_connection, load_front, load_keep, load_resume, load_worker};
 pub(crate) use value::date;
 
 /// Bytes of a configuration, environment, service or password file: far more than anybody writes by hand, so that a wrong

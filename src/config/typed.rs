@@ -51,6 +51,17 @@ pub fn load(
     of_raw(raw, errors, environment, need_target)
 }
 
+/// What people see of a command, whatever else of its options is wrong.
+///
+/// # Errors
+/// An option for people is wrong itself.
+pub(crate) fn load_front(
+    flags: Vec<(&'static str, Vec<String>)>,
+    environment: &Environment,
+) -> Result<FrontOptions, ConfigErrors> {
+    front_of(Raw::read(flags, environment).0)
+}
+
 /// The same, of what was read already.
 ///
 /// # Errors
@@ -283,6 +294,9 @@ impl Settings {
         let max_rows = self.given.max_rows.or(self.given.limit);
         let Some(tier) = self.given.tier.clone() else { return max_rows.map(|_| RowCap { tier: None, max_rows }) };
         let Some(cap) = self.raw.entry("tiers", &tier) else {
+            if self.raw.unread {
+                return None;
+            }
             let known: Vec<&str> = self.raw.keys("tiers").collect();
             let what = format!("tier {tier:?} is not known");
             self.errors.push(ConfigError::new(what, format!("the tiers are {}", known.join(", "))));
@@ -294,9 +308,6 @@ impl Settings {
             (_, Err(why)) => {
                 let what = format!("tier {tier:?} is {cap:?}");
                 self.errors.push(ConfigError::new(what, format!("{why}, or \"unlimited\"")));
-            if self.raw.unread {
-                return None;
-            }
                 None
             }
         }

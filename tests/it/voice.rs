@@ -391,7 +391,14 @@ async fn the_report_is_written_to_a_file_too_whole_and_also_where_it_failed() {
     let args = ["verify", to.to_str().unwrap(), "--report-file", path];
     outhaul(args).run().await.expect(0);
     assert_eq!((written()["command"].clone(), written()["verified"].clone()), (json!("verify"), json!(true)));
-    // A file of configuration may name it as well, and one that cannot be written changes nothing of how the run ended.
+    // A file of configuration may name it as well, also where it has a mistake elsewhere.
+    let config = folder.path().join("job.toml");
+    std::fs::write(&config, format!("report = 'json'\nreport_file = '{path}'\nreaders = 'many'\ntabel = 't'\n"))
+        .unwrap();
+    let args = ["export", "--from", &pg.url, "--table", "t", "--to", "out", "--config", config.to_str().unwrap()];
+    let run = outhaul(args).run().await.expect(2);
+    assert_eq!((&run.report, run.report["errors"].as_array().unwrap().len()), (&written(), 2));
+    // One that cannot be written changes nothing of how the run ended.
     let config = folder.path().join("job.toml");
     let missing = folder.path().join("none/report.json");
     std::fs::write(&config, format!("report_file = '{}'\n", missing.display())).unwrap();
