@@ -412,7 +412,9 @@ pub(super) fn argument(option: &OptionInfo) -> Arg {
         .long(option.flag())
         .visible_aliases(option.aliases)
         .help(format!("{}{default}", option.help))
-        .help_heading(option.heading.title());
+        .help_heading(option.heading.title())
+        // One is a wrong value, and told by its option.
+        .allow_negative_numbers(option.arity != Arity::Switch);
     match option.arity {
         Arity::Switch => argument.action(ArgAction::SetTrue),
         Arity::One => argument.value_name(option.value).action(ArgAction::Set).allow_hyphen_values(option.hyphens),

@@ -193,7 +193,7 @@ fn parse_and_run() -> u8 {
     let matches = match command.try_get_matches_from_mut(&arguments) {
         Ok(matches) => matches,
         Err(error) => {
-            return match synonyms::of(&error) {
+            return match synonyms::of(&error, &arguments) {
                 Some((what, hint)) => misspelt(&what, &hint, &reporter, &screen),
                 None => unparsed(&error, &reporter, &screen),
             };

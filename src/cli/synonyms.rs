@@ -7,7 +7,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use crate::config::synonyms::instead_of;
 
 /// What is wrong and what to write instead, where clap met a word that is known elsewhere.
-pub(super) fn of(error: &clap::Error) -> Option<(String, String)> {
+pub(super) fn of(error: &clap::Error, arguments: &[OsString]) -> Option<(String, String)> {
     if error.kind() != ErrorKind::UnknownArgument {
         return None;
     }
@@ -15,7 +15,8 @@ pub(super) fn of(error: &clap::Error) -> Option<(String, String)> {
     let what = format!("unexpected argument '{word}' found");
     let flag = word.trim_start_matches('-').split('=').next().unwrap_or_default();
     if !word.starts_with('-') {
-        // A second word after the table can only be where it goes.
+        // A second word after the table can only be where it goes. Of other commands clap says what they take.
+        arguments.get(1).filter(|name| *name == "export" || *name == "plan")?;
         return Some((what, format!("name the destination by --to: outhaul export TABLE --to {word}")));
     }
     instead_of(flag).map(|instead| (what, instead.to_owned()))
@@ -39,11 +40,11 @@ pub(super) fn host(arguments: &[OsString]) -> Option<String> {
 mod tests {
     use super::*;
     use crate::cli::args;
-
     use crate::config::synonyms::{FLAGS_ALONE, SERVER, SYNONYMS};
+
     fn told(line: &str) -> Option<(String, String)> {
-        let words = line.split(' ').map(OsString::from);
-        of(&args::command().try_get_matches_from(words).unwrap_err())
+        let words: Vec<_> = line.split(' ').map(OsString::from).collect();
+        of(&args::command().try_get_matches_from(&words).unwrap_err(), &words)
     }
 
     #[test]
@@ -67,6 +68,7 @@ mod tests {
         let (_, hint) = told("outhaul export lineitem out.csv").unwrap();
         assert_eq!(hint, "name the destination by --to: outhaul export TABLE --to out.csv");
         assert_eq!(told("outhaul export --tabel orders"), None);
+        assert_eq!(told("outhaul verify a b"), None);
     }
 
     #[test]
@@ -79,8 +81,6 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_host_is_not_the_help() {
     /// A variable of such a name would be taken for somebody else's, and what it asks for be left out.
     #[test]
     fn flags_that_are_no_options_are_known_to_the_variables() {
@@ -98,6 +98,8 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_host_is_not_the_help() {
         let host = |line: &str| host(&line.split(' ').map(OsString::from).collect::<Vec<_>>());
         let wanted = "the server goes into --from: --from postgres://me@localhost:5439/shop";
         assert_eq!(host("outhaul export -h localhost -p 5439 -U me -d shop").as_deref(), Some(wanted));

@@ -220,6 +220,10 @@ impl Raw {
                     None => errors.push(misshapen(&origin, name)),
                 },
                 (Some(_), _, _) => errors.push(misshapen(&origin, name)),
+                _ if ["export", "defaults"].contains(&name) && !matches!(value.get_ref(), DeValue::String(_)) => {
+                    let what = format!("{origin}: {name} is of a job file");
+                    errors.push(ConfigError::new(what, "a file with several exports goes to `outhaul run FILE`"));
+                }
                 _ => errors.push(unknown(&origin, name, tables)),
             }
         }
@@ -324,10 +328,6 @@ pub(super) fn misshapen(origin: &Origin, key: &str) -> ConfigError {
     ConfigError::new(format!("{origin}: the value of {key} is of the wrong kind"), hint)
 }
 
-pub(super) fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
-    match value.get_ref() {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
 /// An entry of `[tiers]`. What is written below that line is of that table, also where an option was meant, which would be
 /// left out silently.
 pub(super) fn tier(origin: &Origin, name: &str, value: &Spanned<DeValue<'_>>) -> Result<String, ConfigError> {
@@ -342,6 +342,10 @@ pub(super) fn tier(origin: &Origin, name: &str, value: &Spanned<DeValue<'_>>) ->
     })
 }
 
+pub(super) fn scalar(value: &Spanned<DeValue<'_>>) -> Option<String> {
+    match value.get_ref() {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => Some(i64::from_str_radix(number.as_str(), number.radix()).ok()?.to_string()),
         DeValue::Boolean(switch) => Some(switch.to_string()),
         DeValue::Datetime(time) => Some(time.to_string()),
         DeValue::Float(_) | DeValue::Array(_) | DeValue::Table(_) => None,
@@ -450,6 +454,14 @@ mod tests {
                 "/c.toml:1:1: the value of readers is of the wrong kind (write a string or a whole number)",
             ),
             ("sha256 = 'yes'", "/c.toml:1:1: the value of sha256 is of the wrong kind (write true or false)"),
+            (
+                "[[export]]\ntable = 'a'",
+                "/c.toml:1:3: export is of a job file (a file with several exports goes to `outhaul run FILE`)",
+            ),
+            (
+                "[defaults]\nto = 'a'",
+                "/c.toml:1:2: defaults is of a job file (a file with several exports goes to `outhaul run FILE`)",
+            ),
             ("tiers = 3", "/c.toml:1:1: the value of tiers is of the wrong kind (write a string or a whole number)"),
             ("readers = 1\n  readers = 2", "/c.toml:2:3: duplicate key (the file must be TOML)"),
             ("# é\n  reader = 1", "/c.toml:2:3: unknown key \"reader\" (did you mean readers?)"),
@@ -468,18 +480,6 @@ mod tests {
     }
 
     #[test]
-    fn a_tilde_is_the_home_directory() {
-        let home = [("HOME", "/h/me/")];
-        for (to, expected) in [
-            ("~/out", "/h/me/out"),
-            ("~", "/h/me"),
-            ("~you/out", "~you/out"),
-            ("./~/out", "./~/out"),
-            ("s3://b/~/x", "s3://b/~/x"),
-        ] {
-            for raw in [load("", &home, &[("to", to)]), load(&format!("to = {to:?}"), &home, &[])] {
-                assert_eq!(raw.unwrap().get("to").unwrap().values, [expected], "{to}");
-    #[test]
     fn an_option_below_the_tiers_is_no_tier() {
         for option in OPTIONS {
             for value in ["1", "'x'", "true", "['x']"] {
@@ -495,6 +495,18 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_tilde_is_the_home_directory() {
+        let home = [("HOME", "/h/me/")];
+        for (to, expected) in [
+            ("~/out", "/h/me/out"),
+            ("~", "/h/me"),
+            ("~you/out", "~you/out"),
+            ("./~/out", "./~/out"),
+            ("s3://b/~/x", "s3://b/~/x"),
+        ] {
+            for raw in [load("", &home, &[("to", to)]), load(&format!("to = {to:?}"), &home, &[])] {
+                assert_eq!(raw.unwrap().get("to").unwrap().values, [expected], "{to}");
             }
         }
         for key in ["report_file", "metrics_file"] {
@@ -513,18 +525,6 @@ mod tests {
             whole(&errors),
             ["environment variable OUTHAUL_REDERS is not known (did you mean OUTHAUL_READERS?)"]
         );
-        let unreadable =
-            Environment { unreadable: vec!["OUTHAUL_TO".into(), "LANG".into()], ..Environment::of([], []) };
-        let errors = checked(Vec::new(), &unreadable).unwrap_err();
-        assert_eq!(whole(&errors), ["environment variable OUTHAUL_TO is not UTF-8 (set it again, or unset it)"]);
-    }
-
-    #[test]
-    fn all_mistakes_are_told_and_no_secret() {
-        let errors = load("a1 = 1\nb2 = 2\n", &[("OUTHAUL_TIERR", "canary")], &[]).unwrap_err();
-        assert_eq!(errors.len(), 3);
-        for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
-            let errors = load(file, &[], &[]).unwrap_err();
         for (name, hint) in [
             ("DRY_RUN", "--dry-run has no variable"),
             ("DRYRUN", "--dry-run has no variable"),
@@ -560,6 +560,18 @@ mod tests {
             load("", &[(&format!("OUTHAUL_{name}"), "1")], &[]).unwrap();
         }
         load("", &[("OUTHAUL_DRY_RUN", "false"), ("OUTHAUL_JSON", "")], &[]).unwrap();
+        let unreadable =
+            Environment { unreadable: vec!["OUTHAUL_TO".into(), "LANG".into()], ..Environment::of([], []) };
+        let errors = checked(Vec::new(), &unreadable).unwrap_err();
+        assert_eq!(whole(&errors), ["environment variable OUTHAUL_TO is not UTF-8 (set it again, or unset it)"]);
+    }
+
+    #[test]
+    fn all_mistakes_are_told_and_no_secret() {
+        let errors = load("a1 = 1\nb2 = 2\n", &[("OUTHAUL_TIERR", "canary")], &[]).unwrap_err();
+        assert_eq!(errors.len(), 3);
+        for file in ["from = \"postgres://u:canary@h", "from = postgres://u:canary@h", "from = 'x' canary"] {
+            let errors = load(file, &[], &[]).unwrap_err();
             assert!(whole(&errors)[0].starts_with("/c.toml:1:"), "{errors:?}");
             assert!(!format!("{errors:?}").contains("canary"), "{errors:?}");
         }

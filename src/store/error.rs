@@ -93,7 +93,7 @@ impl StoreError {
 
     /// An error of the operating system.
     pub(crate) fn from_io(operation: &'static str, object: impl Into<String>, error: std::io::Error) -> Self {
-        let (fault, hint) = io_fault(&error);
+        let (fault, hint) = io_fault(operation, &error);
         Self { hint: hint.map(Into::into), ..Self::new(operation, object, fault, error) }
     }
 
@@ -161,13 +161,17 @@ fn infinitive(doing: &'static str) -> &'static str {
     }
 }
 
-fn io_fault(error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
+fn io_fault(operation: &str, error: &std::io::Error) -> (StoreFault, Option<&'static str>) {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => {
             (StoreFault::Full, Some("free space or raise the quota, then run again"))
         }
         ErrorKind::FileTooLarge => (StoreFault::Full, Some(FILE_TOO_LARGE)),
+        ErrorKind::PermissionDenied if ["reading", "looking at", "listing"].contains(&operation) => (
+            StoreFault::Authentication,
+            Some("the user that runs this needs read permission on it, and on its folders"),
+        ),
         ErrorKind::PermissionDenied => {
             (StoreFault::Authentication, Some("the user that runs the export needs write permission on the folder"))
         }
@@ -256,10 +260,12 @@ fn store_fault(error: &object_store::Error, text: &str) -> (StoreFault, Remedy) 
         _ if says(&["status code: 507", "QuotaExceeded", "StorageFull", "InsufficientCapacity"]) => {
             only(StoreFault::Full)
         }
-        _ => words::in_chain::<std::io::Error>(error).map_or(only(StoreFault::Unavailable), |io| match io_fault(io) {
-            // The remote end of a connection can be "not found" too; only a full disk means the same there.
-            (StoreFault::Full, hint) => (StoreFault::Full, Remedy { code: None, hint }),
-            _ => only(StoreFault::Unavailable),
+        _ => words::in_chain::<std::io::Error>(error).map_or(only(StoreFault::Unavailable), |io| {
+            match io_fault("writing", io) {
+                // The remote end of a connection can be "not found" too; only a full disk means the same there.
+                (StoreFault::Full, hint) => (StoreFault::Full, Remedy { code: None, hint }),
+                _ => only(StoreFault::Unavailable),
+            }
         }),
     }
 }
@@ -340,6 +346,12 @@ mod tests {
             (ErrorKind::Other, StoreFault::Unavailable),
         ] {
             assert_eq!(StoreError::from_io("writing", "file:///x", kind.into()).fault, fault, "{kind:?}");
+        }
+        for (operation, what) in
+            [("reading", "read permission"), ("listing", "read permission"), ("writing", "write permission")]
+        {
+            let error = StoreError::from_io(operation, "file:///x", ErrorKind::PermissionDenied.into());
+            assert!(error.hint.is_some_and(|hint| hint.contains(what)), "{operation}");
         }
         for full in [Errno::NOSPC, Errno::DQUOT, Errno::FBIG] {
             let error = StoreError::from_io("x", "file:///x", std::io::Error::from_raw_os_error(full.raw_os_error()));

@@ -17,6 +17,46 @@ async fn table() -> Pg {
     pg
 }
 
+/// What is written wrong is told by the option, and before anything is read.
+#[tokio::test]
+async fn mistakes_of_a_person_are_usage_and_not_worth_another_try() {
+    let pg = pg(18).await;
+    pg.batch("create table t as select i as id from generate_series(1, 10) i").await;
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let (to, folder_there) = (at("out"), at("."));
+    for (args, said) in [
+        (&["--to", &to, "--where", "id = $1"][..], "a parameter, for which there is no value"),
+        (&["--to", &to, "--column", "x=$2"], "a parameter, for which there is no value"),
+        (&["--to", &to, "--max-rows", "-1"], "--max-rows"),
+        (&["--to", "-", "--format", "csv", "--manifest", "/nope/m.json"], "there is no folder /nope"),
+        (&["--to", "-", "--format", "csv", "--manifest", &folder_there], "is a folder"),
+        (&["--to", &at("x.csv.bz2")], "nothing is known that ends in .bz2"),
+        (&["--to", &at("x.xlsx")], "looks like a file"),
+    ] {
+        let all = [&["export", "--from", &pg.url, "--table", "t", "--report", "json"], args].concat();
+        let run = outhaul(&all).run().await.expect(2);
+        assert!(run.stderr.contains(said) && !run.stderr.contains("-- -1"), "{args:?}: {}", run.stderr);
+        assert!(!run.stderr.contains("the stream"), "{}", run.stderr);
+    }
+    let bad = ["export", "--from", &pg.url, "--query", "select * from t where id = $1", "--to", &to];
+    let run = outhaul(bad).run().await.expect(2);
+    assert!(run.stderr.contains("error: --query, line 1, character 28: a parameter"), "{}", run.stderr);
+    for (name, value, said) in [
+        ("AWS_ENDPOINT_URL", "minio:9000", "write http://minio:9000"),
+        ("AWS_ENDPOINT_URL", "http://minio:9000", "AWS_ALLOW_HTTP"),
+        ("AWS_SESSION_TOKEN", "token\n", "AWS_SESSION_TOKEN has a line end"),
+    ] {
+        let keys = [("AWS_REGION", "us-east-1"), ("AWS_ACCESS_KEY_ID", "k"), ("AWS_SECRET_ACCESS_KEY", "s")];
+        let keys = keys.map(|(name, value)| (name, value.to_owned()));
+        let args = ["export", "--from", &pg.url, "--table", "t", "--to", "s3://lake/t/"];
+        let run = outhaul(args).envs(keys).env(name, value).run().await.expect(2);
+        assert!(run.stderr.contains(said) && run.stderr.contains(name), "{}", run.stderr);
+    }
+    let run = outhaul(["verify", "a", "b"]).run().await.expect(2);
+    assert!(!run.stderr.contains("outhaul export"), "{}", run.stderr);
+}
+
 #[tokio::test]
 async fn a_name_is_a_file_of_its_format() {
     let pg = table().await;

@@ -88,7 +88,7 @@ fn the_options_table_is_the_programs() {
 fn the_exit_codes_are_the_programs() {
     let mut wanted: BTreeMap<u8, bool> = KINDS.iter().map(|kind| (exit::failed(*kind), kind.retryable())).collect();
     assert_eq!(wanted.len(), KINDS.len());
-    wanted.extend([(exit::COMPLETE, false), (exit::TRUNCATED, false)]);
+    wanted.extend([(exit::COMPLETE, false), (exit::TRUNCATED, false), (exit::READER_GONE, false)]);
     let told: BTreeMap<u8, bool> = rows("config/exit-codes.md", "exit codes")
         .iter()
         .map(|row| (row[0].parse().unwrap(), row[2].split([' ', ',', ':']).next() == Some("yes")))
