@@ -1,6 +1,5 @@
 //! Several exports of one run, as a job file asks for them, and the record of what became of them.
 
-use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::sync::Arc;
 
@@ -273,8 +272,9 @@ pub(super) async fn carried_out(
         JobOutcome { name, relation, destination, single_file, result }
     });
     let exports: Vec<JobOutcome> = outcomes.collect();
-    let one_instant = one_instant(&exports);
-    let record = job_record::end(&terms, started_at, one_instant, &exports).await;
+    let standing = exports.iter().filter_map(|export| export.result.as_ref().ok());
+    let one_instant = job_record::one_instant(standing.map(|report| report.snapshot.as_deref()));
+    let record = job_record::end(&terms, started_at, &exports).await;
     let JobTerms { run_id, root_url, snapshot, .. } = terms;
     Ok(JobReport { run_id, root: root_url, record, one_instant, snapshot, exports })
 }
@@ -343,13 +343,6 @@ pub(super) fn relation(request: &ExportRequest) -> String {
         RelationRequest::Table(name) => name.clone(),
         RelationRequest::Query(_) => "query".to_owned(),
     }
-}
-
-/// Whether all that stands was read under one snapshot.
-fn one_instant(exports: &[JobOutcome]) -> bool {
-    let standing: Vec<_> = exports.iter().filter_map(|export| export.result.as_ref().ok()).collect();
-    let snapshots: BTreeSet<_> = standing.iter().map(|report| report.snapshot.as_deref()).collect();
-    standing.len() < 2 || (snapshots.len() == 1 && !snapshots.contains(&None))
 }
 
 /// An export's name with its plan, or why it has none.

@@ -40,24 +40,41 @@ struct JobRunRecord<'a> {
     snapshot: &'static str,
     /// The day that stood for `{date}`; null where nobody knows.
     date: Option<&'a str>,
-    exports: Vec<ExportInRecord<'a>>,
+    exports: Vec<ExportInRecord>,
 }
 
-#[derive(Serialize)]
-struct ExportInRecord<'a> {
-    name: &'a str,
-    relation: &'a str,
-    destination: &'a str,
-    single_file: bool,
+/// One export of a run. A record that is to be cleaned or gone on with needs its destination alone.
+#[derive(Serialize, Deserialize)]
+pub(super) struct ExportInRecord {
+    #[serde(default)]
+    pub(super) name: String,
+    #[serde(default)]
+    pub(super) relation: String,
+    pub(super) destination: String,
+    #[serde(default)]
+    pub(super) single_file: bool,
     /// `running`, `complete`, `truncated`, `failed` or `cancelled`.
-    status: &'static str,
-    manifest: Option<&'a str>,
+    #[serde(default = "running")]
+    status: String,
+    #[serde(default)]
+    manifest: Option<String>,
+    #[serde(default)]
     rows: Option<u64>,
+    #[serde(default)]
     parts: Option<u64>,
+    #[serde(default)]
     bytes: Option<u64>,
-    snapshot: Option<&'a str>,
+    #[serde(default)]
+    snapshot: Option<String>,
+    #[serde(default)]
     already_committed: bool,
+    #[serde(default)]
     error: Option<String>,
+}
+
+/// The status of an export that has not ended, or was killed.
+fn running() -> String {
+    "running".to_owned()
 }
 
 /// What is needed of a record to go on with its run, or to clean after it.
@@ -73,18 +90,7 @@ pub(super) struct FoundRecord {
     snapshot: Option<String>,
     #[serde(default)]
     pub(super) date: Option<String>,
-    pub(super) exports: Vec<FoundExport>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct FoundExport {
-    #[serde(default)]
-    pub(super) name: String,
-    #[serde(default)]
-    pub(super) relation: String,
-    pub(super) destination: String,
-    #[serde(default)]
-    pub(super) single_file: bool,
+    pub(super) exports: Vec<ExportInRecord>,
 }
 
 impl FoundRecord {
@@ -112,11 +118,11 @@ pub struct CleanedJob {
 /// The root cannot be written.
 pub(super) async fn begin(terms: &JobTerms, parts: &[JobPart], started_at: DateTime<Utc>) -> Result<(), ExportError> {
     let exports = parts.iter().map(|part| ExportInRecord {
-        name: &part.name,
-        relation: &part.relation,
-        destination: &part.destination,
+        name: part.name.clone(),
+        relation: part.relation.clone(),
+        destination: part.destination.clone(),
         single_file: part.single_file,
-        status: "running",
+        status: running(),
         manifest: None,
         rows: None,
         parts: None,
@@ -125,7 +131,8 @@ pub(super) async fn begin(terms: &JobTerms, parts: &[JobPart], started_at: DateT
         already_committed: false,
         error: None,
     });
-    let json = record(terms, started_at, None, None, exports.collect())?;
+    let exports = with_others(terms, exports.collect()).await?;
+    let json = record(terms, started_at, None, None, exports)?;
     Ok(terms.root.put(&path(&terms.run_id), json.into(), JSON).await?)
 }
 
@@ -133,10 +140,11 @@ pub(super) async fn begin(terms: &JobTerms, parts: &[JobPart], started_at: DateT
 pub(super) async fn end(
     terms: &JobTerms,
     started_at: DateTime<Utc>,
-    one_instant: bool,
     exports: &[JobOutcome],
 ) -> Result<String, ExportError> {
-    let exports = exports.iter().map(in_record).collect();
+    let exports = with_others(terms, exports.iter().map(in_record).collect()).await?;
+    let standing = exports.iter().filter(|export| ["complete", "truncated"].contains(&export.status.as_str()));
+    let one_instant = one_instant(standing.map(|export| export.snapshot.as_deref()));
     let json = record(terms, started_at, Some(Utc::now()), Some(one_instant), exports)?;
     let (root, path) = (&terms.root, path(&terms.run_id));
     root.put(&path, json.clone().into(), JSON).await?;
@@ -150,6 +158,26 @@ pub(super) async fn end(
     Ok(root.object_url(&path))
 }
 
+/// Adds the exports of the run that are not among these, as its record has them: a retry may have been asked for a few, or a
+/// pattern may not find a table any more, and what the run has left of the others is found by the record alone.
+async fn with_others(terms: &JobTerms, mut exports: Vec<ExportInRecord>) -> Result<Vec<ExportInRecord>, ExportError> {
+    let Some(found) = terms.root.read(&path(&terms.run_id)).await? else { return Ok(exports) };
+    // One that cannot be read is written anew.
+    if let Ok(record) = serde_json::from_slice::<FoundRecord>(&found.bytes) {
+        let is_among = |other: &ExportInRecord| exports.iter().any(|export| export.destination == other.destination);
+        let others: Vec<_> = record.exports.into_iter().filter(|other| !is_among(other)).collect();
+        exports.extend(others);
+    }
+    Ok(exports)
+}
+
+/// Whether all that stands was read under one snapshot, by the snapshot of each.
+pub(super) fn one_instant<'a>(standing: impl Iterator<Item = Option<&'a str>>) -> bool {
+    let snapshots: Vec<_> = standing.collect();
+    let different: BTreeSet<_> = snapshots.iter().collect();
+    snapshots.len() < 2 || (different.len() == 1 && !different.contains(&None))
+}
+
 fn path(run_id: &str) -> String {
     format!("{RECORDS}/{run_id}.json")
 }
@@ -159,7 +187,7 @@ fn record(
     started_at: DateTime<Utc>,
     ended_at: Option<DateTime<Utc>>,
     one_instant: Option<bool>,
-    exports: Vec<ExportInRecord<'_>>,
+    exports: Vec<ExportInRecord>,
 ) -> Result<Vec<u8>, ExportError> {
     let (version, outhaul_version) = (RECORD_VERSION, env!("CARGO_PKG_VERSION"));
     let on_error = match terms.on_error {
@@ -187,25 +215,26 @@ fn record(
         .map_err(|error| ExportError::internal("writing the run's record as JSON").with_source(error))
 }
 
-fn in_record(outcome: &JobOutcome) -> ExportInRecord<'_> {
+fn in_record(outcome: &JobOutcome) -> ExportInRecord {
     let JobOutcome { name, relation, destination, single_file, result } = outcome;
     let report = result.as_ref().ok();
     ExportInRecord {
-        name,
-        relation,
-        destination,
+        name: name.clone(),
+        relation: relation.clone(),
+        destination: destination.clone(),
         single_file: *single_file,
         status: match result {
             Ok(report) if report.status == RunStatus::Complete => "complete",
             Ok(_) => "truncated",
             Err(error) if error.kind.is_cancel() => "cancelled",
             Err(_) => "failed",
-        },
-        manifest: report.and_then(|report| report.manifest.as_deref()),
+        }
+        .to_owned(),
+        manifest: report.and_then(|report| report.manifest.clone()),
         rows: report.and_then(|report| report.rows),
         parts: report.map(|report| report.parts),
         bytes: report.map(|report| report.bytes),
-        snapshot: report.and_then(|report| report.snapshot.as_deref()),
+        snapshot: report.and_then(|report| report.snapshot.clone()),
         already_committed: report.is_some_and(|report| report.already_committed),
         error: result.as_ref().err().map(ExportError::sentence),
     }

@@ -11,7 +11,7 @@ use super::error::ExportError;
 use super::finish::RunTarget;
 use super::identity::RunIdentity;
 use super::job::{ExportEvent, JobPart, JobReport, JobTerms, OpenedPart, carried_out, open, refuse_workers};
-use super::job_record::{self, FoundExport, FoundRecord};
+use super::job_record::{self, ExportInRecord, FoundRecord};
 use super::mark::Mark;
 use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::place_by;
@@ -122,12 +122,12 @@ pub async fn resume_job(
 }
 
 /// What is known of one export of a run.
-async fn found(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> JobPart {
+async fn found(request: &ResumeRequest, run_id: &str, export: &ExportInRecord) -> JobPart {
     let opened = match opened(request, run_id, export).await {
         Ok(opened) => opened,
         Err(error) => OpenedPart::Ended(Box::new(Err(error))),
     };
-    let FoundExport { name, relation, destination, single_file } = export;
+    let ExportInRecord { name, relation, destination, single_file, .. } = export;
     JobPart {
         name: name.clone(),
         relation: relation.clone(),
@@ -137,7 +137,7 @@ async fn found(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> J
     }
 }
 
-async fn opened(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> Result<OpenedPart, ExportError> {
+async fn opened(request: &ResumeRequest, run_id: &str, export: &ExportInRecord) -> Result<OpenedPart, ExportError> {
     let started = Instant::now();
     let credentials = request.aws_credential_command.as_ref();
     let (destination, placement) = place_by(&export.destination, export.single_file, credentials).await?;
@@ -172,7 +172,7 @@ async fn opened(request: &ResumeRequest, run_id: &str, export: &FoundExport) -> 
 fn of_record(
     record: &RunRecord,
     request: &ResumeRequest,
-    export: &FoundExport,
+    export: &ExportInRecord,
     placement: &Placement,
 ) -> ExportRequest {
     let mut asked =

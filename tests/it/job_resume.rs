@@ -166,6 +166,37 @@ async fn without_its_snapshot_what_is_missing_is_exported_anew() {
     }
 }
 
+/// What a killed run has left of the others is found by the record alone.
+#[tokio::test]
+async fn a_retry_of_a_few_exports_leaves_the_others_in_the_record() {
+    for by_clean in [true, false] {
+        let pg = pg(15).await;
+        pg.batch(THREE).await;
+        let night = three("readers = 1\npartitions = 2");
+        killed(&pg, &night, "receipted").await;
+        night.run(&pg, &["--run-id", "night-1", "--only", "c"]).run().await.expect(0);
+        let record = night.record();
+        let status = |table: &str| {
+            let exports = record["exports"].as_array().unwrap();
+            let found = exports.iter().find(|export| export["name"] == table).unwrap_or_else(|| panic!("{record}"));
+            found["status"].as_str().unwrap().to_owned()
+        };
+        assert_eq!(TABLES.map(status), ["running", "running", "complete"], "{record}");
+        assert!(night.out("a/_outhaul").exists() || night.out("b/_outhaul").exists());
+        if by_clean {
+            outhaul(["clean", night.out("").to_str().unwrap()]).run().await.expect(0);
+            assert_eq!(night.committed().len(), 1);
+        } else {
+            resume(&pg, &night).run().await.expect(0);
+            assert_eq!(night.committed().len(), 3);
+            assert_eq!(night.record()["exports"].as_array().unwrap().len(), 3);
+        }
+        for table in TABLES {
+            assert!(!night.out(table).join("_outhaul").exists(), "{table} has leftovers");
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_retry_that_asks_for_other_rows_takes_nothing_from_the_run_before() {
     let pg = pg(15).await;
