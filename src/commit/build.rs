@@ -165,7 +165,7 @@ fn written(plan: &Plan, rules: OutputRules<'_>) -> Vec<ColumnPlan> {
 }
 
 /// What the manifest says of the columns that parts have folders for.
-pub(super) fn partition_columns(
+pub(crate) fn partition_columns(
     plan: &Plan,
     rules: OutputRules<'_>,
     format: Format,

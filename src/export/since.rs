@@ -1,5 +1,6 @@
 //! The export that an incremental one goes on from: where it is found, and whether the two fit together.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -11,7 +12,7 @@ use super::request::ExportRequest;
 use super::run::Run;
 use super::state::{JobState, NamedManifest};
 use crate::base::words::counted;
-use crate::commit::build::{output_schema, source_name};
+use crate::commit::build::{output_schema, partition_columns, source_name};
 use crate::commit::model::{FormatKind, Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
 use crate::encode::ProtectKey;
@@ -286,7 +287,9 @@ pub(super) fn compare(
     let (Some(asked), Some((url, before))) = (&request.incremental, &found.before) else { return Ok(Vec::new()) };
     let Some(watermark) = &before.watermark else { return Ok(Vec::new()) };
     let kind = &before.source.kind;
-    let columns = output_schema(plan, request.commit.output_rules(), request.format.format, kind);
+    let rules = request.commit.output_rules();
+    let columns = output_schema(plan, rules, request.format.format, kind);
+    let folders = partition_columns(plan, rules, request.format.format, kind);
     let is_text = request.format.format != Format::Parquet;
     let other_csv = matches!(&before.format.kind, FormatKind::Csv(options) if *options != request.format.csv);
     let differs = [
@@ -300,6 +303,11 @@ pub(super) fn compare(
         ("the options of CSV", other_csv),
         // It finds the parts by their names, and these end with it.
         ("--compression", is_text && before.format.compression != request.format.compression),
+        (
+            "--partition-by or --keep-partition-columns",
+            // What the files of one load have, those of the other have not.
+            in_folders_alone(&before.partition_by, &before.schema) != in_folders_alone(&folders, &columns),
+        ),
         ("--protect", protects_otherwise(&before.schema, &columns)),
         (
             "the key of --protect",
@@ -324,6 +332,12 @@ pub(super) fn compare(
     }
     tracing::warn!(changes = told.join(", "), "the columns differ from those of the export before");
     Ok(changes)
+}
+
+/// The columns of folders that the files do not have.
+fn in_folders_alone<'a>(folders: &'a [SchemaColumn], files: &[SchemaColumn]) -> BTreeSet<&'a str> {
+    let alone = folders.iter().filter(|folder| files.iter().all(|column| column.name != folder.name));
+    alone.map(|folder| folder.name.as_str()).collect()
 }
 
 /// Whether a column is protected otherwise than it was: equal values would not be equal over all loads.

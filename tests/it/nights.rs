@@ -218,6 +218,15 @@ async fn what_readers_of_all_loads_could_not_join_is_refused() {
         ("d", &hashed[..], &hashed[..], ""),
         ("e", &["--csv-header", "off"][..], &["--csv-header", "on"][..], "the options of CSV"),
         ("f", &[][..], &["--csv-null", "NULL"][..], "the options of CSV"),
+        ("j", &["--partition-by", "email"][..], &[][..], "--partition-by or --keep-partition-columns"),
+        ("k", &[][..], &["--partition-by", "email"][..], "--partition-by or --keep-partition-columns"),
+        (
+            "l",
+            &["--partition-by", "email"][..],
+            &["--partition-by", "email", "--keep-partition-columns"][..],
+            "--partition-by or --keep-partition-columns",
+        ),
+        ("m", &["--partition-by", "email"][..], &["--partition-by", "email"][..], ""),
     ] {
         let load = |night: &str| folder.path().join(format!("{name}/load={night}")).to_str().unwrap().to_owned();
         let export = |to: &str, args: &[&str]| {
