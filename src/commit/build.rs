@@ -13,7 +13,7 @@ use super::watermark::watermark;
 use crate::model::{
     AmountRead, AskedColumns, CapPlan, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
     KeyColumn, ManifestStats, OutputRules, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
-    RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
+    Protection, RowOrder, RowsAvailable, RunStatus, SchemaChange, SourceFacts, SourceKind,
 };
 
 /// What a manifest says that is in no receipt.
@@ -107,6 +107,7 @@ pub(crate) fn build(
         row_cap,
         schema: schema(plan, rules, format.format, &kind, receipts)?,
         partition_by: partition_columns(plan, rules, format.format, &kind),
+        dropped: dropped_columns(plan, rules),
         protection_key: facts.protection_key,
         format: FormatRecord::from(format),
         totals,
@@ -162,6 +163,13 @@ pub(crate) fn output_schema(
 /// The columns of the files.
 fn written(plan: &Plan, rules: OutputRules<'_>) -> Vec<ColumnPlan> {
     plan.columns.iter().filter_map(|column| rules.written(column)).collect()
+}
+
+/// What the manifest says of the columns that protection keeps out of the files.
+pub(crate) fn dropped_columns(plan: &Plan, rules: OutputRules<'_>) -> Vec<String> {
+    let is_dropped =
+        |column: &&ColumnPlan| rules.protect.and_then(|protect| protect.of(column)) == Some(Protection::Drop);
+    plan.columns.iter().filter(is_dropped).map(|column| column.name.clone()).collect()
 }
 
 /// What the manifest says of the columns that parts have folders for.

@@ -45,6 +45,9 @@ pub struct Manifest {
     /// The columns by whose values parts are in folders, from the outside in; empty where they are in none. The files have
     /// them too where `schema` does.
     pub partition_by: Vec<SchemaColumn>,
+    /// The columns that `--protect COLUMN=drop` kept out of the files, by their names in the output; empty in manifests of
+    /// builds that did not say.
+    pub dropped: Vec<String>,
     /// The id of the key under which values are hashed; `None` where none are.
     pub protection_key: Option<String>,
     /// How the parts are written.

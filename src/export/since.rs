@@ -1,6 +1,6 @@
 //! The export that an incremental one goes on from: where it is found, and whether the two fit together.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, PoisonError};
 
 use serde::Deserialize;
@@ -12,13 +12,13 @@ use super::request::ExportRequest;
 use super::run::Run;
 use super::state::{JobState, NamedManifest};
 use crate::base::words::counted;
-use crate::commit::build::{output_schema, partition_columns, source_name};
+use crate::commit::build::{dropped_columns, output_schema, partition_columns, source_name};
 use crate::commit::model::{FormatKind, Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
 use crate::encode::ProtectKey;
 use crate::model::{
     AskedColumns, ColumnChange, CredentialCommand, ExportErrorKind, Format, IncrementalOptions, OnSchemaChange, Plan,
-    ReadRequest, RunStatus, SchemaChange, ShapeOptions, Since, SinceExport,
+    Protection, ReadRequest, RunStatus, SchemaChange, ShapeOptions, Since, SinceExport,
 };
 use crate::store::{Destination, StoreOptions, shown};
 
@@ -308,7 +308,7 @@ pub(super) fn compare(
             // What the files of one load have, those of the other have not.
             in_folders_alone(&before.partition_by, &before.schema) != in_folders_alone(&folders, &columns),
         ),
-        ("--protect", protects_otherwise(&before.schema, &columns)),
+        ("--protect", protects_otherwise((&before.schema, &before.dropped), (&columns, &dropped_columns(plan, rules)))),
         (
             "the key of --protect",
             protect_key.is_some_and(|key| before.protection_key.as_deref().is_some_and(|old| old != key)),
@@ -340,11 +340,18 @@ fn in_folders_alone<'a>(folders: &'a [SchemaColumn], files: &[SchemaColumn]) -> 
     alone.map(|folder| folder.name.as_str()).collect()
 }
 
-/// Whether a column is protected otherwise than it was: equal values would not be equal over all loads.
-fn protects_otherwise(before: &[SchemaColumn], now: &[SchemaColumn]) -> bool {
-    let of =
-        |column: &SchemaColumn| before.iter().find(|old| old.name == column.name).map(|old| old.protection.clone());
-    now.iter().any(|column| of(column).is_some_and(|protection| protection != column.protection))
+/// The columns of an export: those of its files, and those that protection drops.
+type Protected<'a> = (&'a [SchemaColumn], &'a [String]);
+
+/// Whether a column is protected otherwise than it was: equal values would not be equal over all loads, and a person who
+/// reads them sees what nobody was to see.
+fn protects_otherwise(before: Protected<'_>, now: Protected<'_>) -> bool {
+    let all = |(files, dropped): Protected<'_>| -> BTreeMap<String, Option<String>> {
+        let dropped = dropped.iter().map(|name| (name.clone(), Some(Protection::Drop.word().to_owned())));
+        files.iter().map(|column| (column.name.clone(), column.protection.clone())).chain(dropped).collect()
+    };
+    let before = all(before);
+    all(now).iter().any(|(name, protection)| before.get(name).is_some_and(|old| old != protection))
 }
 
 fn told(change: &SchemaChange) -> String {

@@ -218,6 +218,9 @@ async fn what_readers_of_all_loads_could_not_join_is_refused() {
         ("d", &hashed[..], &hashed[..], ""),
         ("e", &["--csv-header", "off"][..], &["--csv-header", "on"][..], "the options of CSV"),
         ("f", &[][..], &["--csv-null", "NULL"][..], "the options of CSV"),
+        ("g", &["--protect", "email=drop"][..], &[][..], "--protect"),
+        ("h", &[][..], &["--protect", "email=drop"][..], "--protect"),
+        ("i", &["--protect", "email=drop"][..], &["--protect", "email=drop"][..], ""),
         ("j", &["--partition-by", "email"][..], &[][..], "--partition-by or --keep-partition-columns"),
         ("k", &[][..], &["--partition-by", "email"][..], "--partition-by or --keep-partition-columns"),
         (

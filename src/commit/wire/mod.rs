@@ -115,6 +115,8 @@ struct WireManifest {
     schema: Vec<SchemaColumn>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     partition_by: Vec<SchemaColumn>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    dropped: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     protection_key: Option<String>,
     format_options: WireFormat,
@@ -286,6 +288,7 @@ impl From<&Manifest> for WireManifest {
             },
             schema: manifest.schema.clone(),
             partition_by: manifest.partition_by.clone(),
+            dropped: manifest.dropped.clone(),
             protection_key: manifest.protection_key.clone(),
             format_options: (&manifest.format).into(),
             totals: manifest.totals,
@@ -330,6 +333,7 @@ impl TryFrom<WireManifest> for Manifest {
             row_cap: RowCapRecord { tier, max_rows, truncated, available: rows_available.try_into()?, order, boundary },
             schema: wire.schema,
             partition_by: wire.partition_by,
+            dropped: wire.dropped,
             protection_key: wire.protection_key,
             format,
             totals: wire.totals,
