@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::crew::Crew;
 use super::error::ExportError;
 use super::keep::DetachedKeeper;
+use super::request::ExportRequest;
 use crate::model::{ExportErrorKind, SnapshotScope};
 use crate::source::Reading;
 
@@ -35,6 +36,8 @@ pub(crate) struct Company {
     /// Cancelled where the run is stopped, or where one export has failed and all are to stop then.
     pub(crate) stop: CancellationToken,
     exports: usize,
+    /// What the job asks for beside what is carried out; `None` where nobody knows that any more.
+    beside: Option<Vec<ExportRequest>>,
     /// What is read under one snapshot.
     scope: SnapshotScope,
     /// Whether exports that another process of the run began are gone on with; then, whether under another snapshot.
@@ -72,6 +75,7 @@ impl Company {
             readers,
             stop: cancel.child_token(),
             exports,
+            beside: Some(Vec::new()),
             scope: SnapshotScope::Run,
             resumes: None,
             keeper: Mutex::default(),
@@ -112,9 +116,14 @@ impl Company {
         self.keeper.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// How many exports the run has, those among them that have ended before it began.
-    pub(crate) fn exports(&self) -> usize {
-        self.exports
+    /// The same of a job that asks for more than what is carried out.
+    pub(crate) fn asked_beside(self, beside: Option<Vec<ExportRequest>>) -> Self {
+        Self { beside, ..self }
+    }
+
+    /// What the job asks for beside what is carried out; `None` where only the process that began the run knew that.
+    pub(crate) fn beside(&self) -> Option<&[ExportRequest]> {
+        self.beside.as_deref()
     }
 
     /// What is read under one snapshot.

@@ -46,6 +46,8 @@ pub struct JobRequest {
     pub date_given: bool,
     /// The exports, with one source and one id. The first has the run's own options.
     pub exports: Vec<JobExport>,
+    /// What else the job asks for, and is left out now: a name of `--protect` may be of one of these.
+    pub left_out: Vec<ExportRequest>,
 }
 
 /// One of them.
@@ -139,6 +141,8 @@ pub(super) struct JobTerms {
     pub(super) allow_mixed: AllowMixed,
     /// Whether something may stand at the root for workers.
     pub(super) may_be_posted: bool,
+    /// What the job asks for beside what is carried out, where that is known.
+    pub(super) beside: Option<Vec<ExportRequest>>,
 }
 
 /// Carries a job out. Each export commits its own manifest; the run's record is written last. What another process of the
@@ -176,9 +180,12 @@ async fn begun(
     let root = unless_cancelled(&cancel, connecting).await?;
     let readers = job.exports.iter().map(|export| export.request.work.readers.get()).max().unwrap_or(1);
     let may_be_posted = job.exports.iter().any(|export| export.request.external.is_some());
-    let mut parts = Vec::new();
+    let (mut parts, mut beside) = (Vec::new(), job.left_out);
     for JobExport { name, request, .. } in job.exports {
         let opened = unless_cancelled(&cancel, open(&request)).await;
+        if opened.is_err() {
+            beside.push(request.clone());
+        }
         parts.push(JobPart {
             name,
             relation: relation(&request),
@@ -200,13 +207,14 @@ async fn begun(
         readers,
         allow_mixed: AllowMixed(false),
         may_be_posted,
+        beside: Some(beside),
     };
     Box::pin(carried_out(terms, parts, events, cancel, commit_begun)).await
 }
 
 /// Carries the exports of a run out, and writes its record.
 pub(super) async fn carried_out(
-    terms: JobTerms,
+    mut terms: JobTerms,
     parts: Vec<JobPart>,
     events: Sender<ExportEvent>,
     cancel: CancellationToken,
@@ -218,6 +226,7 @@ pub(super) async fn carried_out(
     unless_cancelled(&cancel, beginning).await?;
     let company = Company::new(parts.len(), terms.readers, terms.on_error == OnError::Stop, &cancel)
         .under(terms.snapshot)
+        .asked_beside(terms.beside.take())
         .resuming(terms.allow_mixed);
     let meeting = meeting(&parts);
     let mut runs = Vec::new();
@@ -391,15 +400,26 @@ pub async fn plan_job(job: &JobRequest) -> Result<Vec<PlannedExport>, ExportErro
         };
         plans.push((export.name.clone(), planned));
     }
-    check_names(&requests, &plans)?;
+    // Their sessions end before others are asked.
+    drop(reading);
+    check_names(&requests, &plans, &job.left_out).await?;
     Ok(plans)
 }
 
 /// Refuses names of `--protect` that no export has.
-fn check_names(requests: &[ExportRequest], plans: &[PlannedExport]) -> Result<(), ExportError> {
-    let named = requests.iter().zip(plans);
-    let named = named.map(|(request, (_, plan))| NamedColumns::of(request, plan.as_ref().ok().map(Arc::as_ref)));
-    protect_names::check(named, false)
+async fn check_names(
+    requests: &[ExportRequest],
+    plans: &[PlannedExport],
+    left_out: &[ExportRequest],
+) -> Result<(), ExportError> {
+    let (mut known, mut unknown) = (Vec::new(), Vec::new());
+    for (request, (_, plan)) in requests.iter().zip(plans) {
+        match plan {
+            Ok(plan) => known.push(NamedColumns::of(request, plan)),
+            Err(_) => unknown.push(request),
+        }
+    }
+    protect_names::check(&known, unknown.into_iter().chain(left_out)).await
 }
 
 /// The plan of each export under a moment of its own.
@@ -414,6 +434,6 @@ async fn plan_apart(job: &JobRequest, requests: Vec<ExportRequest>) -> Result<Ve
             planned => plans.push((export.name.clone(), planned)),
         }
     }
-    check_names(&requests, &plans)?;
+    check_names(&requests, &plans, &job.left_out).await?;
     Ok(plans)
 }

@@ -99,7 +99,10 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
     let FoundRecord { run_id, date, .. } = record;
     // The process that was killed may have had workers.
     let may_be_posted = true;
-    let terms = JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed, may_be_posted };
+    // The process that began the run has checked the names of `--protect` over all of them.
+    let beside = None;
+    let terms =
+        JobTerms { root, root_url, run_id, on_error, snapshot, date, readers, allow_mixed, may_be_posted, beside };
     Ok(Some(ResumableJob { terms, parts }))
 }
 

@@ -59,7 +59,7 @@ pub(crate) struct Run {
     pub(crate) litter: Mark,
     /// Under which values are hashed, once it is read; `None` where none are.
     pub(crate) protect_key: OnceCell<Option<ProtectKey>>,
-    /// The columns that could be protected, once they are planned.
+    /// The columns that could be protected, once they are planned, by whichever process of the run.
     pub(super) protectable: OnceLock<Vec<ColumnPlan>>,
 }
 
@@ -127,7 +127,7 @@ pub async fn run(
 /// As [`run`], up to the first read.
 pub async fn plan(request: ExportRequest) -> Result<Plan, ExportError> {
     let (plan, request) = plan_alone(request).await?;
-    protect_names::check([NamedColumns::of(&request, Some(&plan))], false)?;
+    protect_names::tell_of_idle([NamedColumns::of(&request, &plan)]);
     Ok(plan)
 }
 
@@ -194,6 +194,7 @@ impl Run {
     pub(super) async fn is_same_request(&self, existing: &Existing) -> Result<(), ExportError> {
         let (plan, _) = plan_alone(self.request.clone()).await?;
         let format = format_of(&plan, &self.request.format)?;
+        let _ = self.protectable.set(plan.columns.clone());
         Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
     }
 

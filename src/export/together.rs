@@ -121,7 +121,7 @@ async fn read_apart(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company
         going.push(runs[place].go_apart(one, company).boxed());
     }
     let ends: Vec<EndOf> = places.into_iter().zip(join_all(going).await).collect();
-    protect_names::tell_of_idle(runs);
+    protect_names::tell_of_ended(runs);
     ends
 }
 
@@ -147,11 +147,14 @@ async fn read(runs: &[&Run], ready: Vec<(usize, Ready)>, company: &Company) -> V
         })
     };
     let begun = unless_cancelled(&stop, Box::pin(beginning)).await;
-    let begun = begun.and_then(|reading: Arc<dyn Reading>| {
-        let places = ready.iter().map(|(place, _)| *place);
-        protect_names::check_planned(runs, places, reading.as_ref(), company.exports() != ready.len())?;
-        Ok(reading)
-    });
+    let begun = match begun {
+        Ok(reading) => {
+            let places = ready.iter().map(|(place, _)| *place);
+            let checking = protect_names::check_planned(runs, places, reading.as_ref(), company.beside());
+            unless_cancelled(&stop, Box::pin(checking)).await.map(|()| reading)
+        }
+        Err(error) => Err(error),
+    };
     match begun {
         Ok(reading) => {
             let mut planned = keep_for_all(runs, &reading, &ready, company, &stop).await.into_iter();
@@ -270,6 +273,8 @@ impl Run {
         }
         match RunRecord::read(journal).await {
             Ok(Some(record)) if record.asks_for(&self.request) && self.goes_on_as(&record.plan) => {
+                // Nobody else sets it.
+                let _ = self.protectable.set(record.plan.columns.clone());
                 let unfinished = Unfinished::take_up(self, record, hold).await?;
                 Ok(Some(Box::new(unfinished)))
             }

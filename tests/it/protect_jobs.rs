@@ -50,19 +50,56 @@ async fn a_name_is_of_one_table_of_a_job_at_least() {
     }
 }
 
+/// What no other table is known to have may be the old name of a column that would be published as it is.
 #[tokio::test]
-async fn a_name_of_what_is_not_read_now_is_told() {
+async fn a_name_of_what_is_not_read_now_is_asked_of_the_source() {
     let pg = tables().await;
-    let told = "no column has this name in what is read now";
-    let night = both("", "protect = ['email=null']", "");
-    let run = night.run(&pg, &["--only", "orders"]).run().await.expect(0);
-    assert!(run.stderr.contains(told), "{}", run.stderr);
-    // A table that is missing fails alone: the column may be its.
-    pg.batch("drop table people").await;
-    let night = both("", "protect = ['email=null']", "");
-    let run = night.run(&pg, &[]).run().await.expect(13);
-    assert!(run.stderr.contains(told), "{}", run.stderr);
+    let shared = || both("", "protect = ['email=null']", "");
+    let night = shared();
+    for args in [&["--only", "orders", "--dry-run"][..], &["--only", "orders", "--run-id", "n1"]] {
+        let run = night.run(&pg, args).run().await.expect(0);
+        assert!(!run.stderr.contains("--protect"), "{}", run.stderr);
+    }
     assert_eq!(committed(&night), ["orders"]);
+    pg.batch("alter table people rename email to e_mail").await;
+    // Another export of the run has committed, and lacks it too.
+    let run = night.run(&pg, &["--run-id", "n1"]).run().await.expect(2);
+    assert!(run.stderr.contains("1 column that no export has: \"email\""), "{}", run.stderr);
+    assert_eq!(committed(&night), ["orders"]);
+    for args in [&["--only", "people"][..], &["--except", "orders", "--dry-run"], &["--only", "orders"]] {
+        let night = shared();
+        let run = night.run(&pg, args).run().await.expect(2);
+        assert!(run.stderr.contains("1 column that no export has: \"email\""), "{args:?}: {}", run.stderr);
+        assert_eq!(committed(&night), [""; 0], "{args:?}");
+    }
+    // Nobody knows what a table that is missing had.
+    pg.batch("alter table people rename to folk").await;
+    for args in [&[][..], &["--dry-run"], &["--only", "orders"]] {
+        let night = shared();
+        let run = night.run(&pg, args).run().await.expect(13);
+        assert!(run.stderr.contains("the columns of people are not known"), "{args:?}: {}", run.stderr);
+        assert_eq!(committed(&night), [""; 0], "{args:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_column_that_was_there_when_the_run_began_is_not_looked_for_elsewhere() {
+    for by_root in [true, false] {
+        let pg = pg(18).await;
+        pg.batch(MANY).await;
+        let night = Night::new(
+            "[defaults]\nformat = 'csv'\nto = 'ROOT/{table}'\npartitions = 2\nreaders = 1\nprotect = ['email=null']\n\
+             [[export]]\ntable = 'people'\n[[export]]\ntable = 'others'\n",
+        );
+        killed(night.run(&pg, &["--run-id", "n1"])).await;
+        pg.batch("alter table people rename email to e_mail").await;
+        let root = night.out("");
+        let again =
+            if by_root { resume(&pg, root.to_str().unwrap(), &[]) } else { night.run(&pg, &["--run-id", "n1"]) };
+        let run = again.run().await.expect(2);
+        assert!(run.stderr.contains("people had when the run began"), "{}", run.stderr);
+        assert!(!committed(&night).contains(&"people".to_owned()));
+    }
 }
 
 #[tokio::test]

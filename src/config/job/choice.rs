@@ -4,6 +4,7 @@ use crate::base::glob;
 use crate::config::ConfigError;
 use crate::config::options::nearest;
 use crate::export::job::JobExport;
+use crate::export::request::ExportRequest;
 use crate::model::ListedRelation;
 
 /// Which exports of a job are wanted, by patterns of their names.
@@ -40,11 +41,11 @@ pub(super) fn all_there(except: &[String], pattern: &str, meant: &[&ListedRelati
     Err((format!("except names {except:?}, which is no table that {pattern:?} means"), hint))
 }
 
-/// Those that are wanted.
+/// Those that are wanted, and what the others ask for.
 pub(super) fn chosen(
     exports: Vec<(JobExport, String)>,
     choice: &JobChoice,
-) -> Result<Vec<JobExport>, Vec<ConfigError>> {
+) -> Result<(Vec<JobExport>, Vec<ExportRequest>), Vec<ConfigError>> {
     let means = |pattern: &String, name: &str| glob::means(pattern, name);
     let idle = |flag: &str, patterns: &[String]| {
         let idle = patterns.iter().filter(|pattern| !exports.iter().any(|(export, _)| means(pattern, &export.name)));
@@ -64,7 +65,9 @@ pub(super) fn chosen(
     if !errors.is_empty() {
         return Err(errors);
     }
-    Ok(exports.into_iter().map(|(export, _)| export).filter(|export| wanted(&export.name)).collect())
+    let (chosen, others): (Vec<_>, Vec<_>) =
+        exports.into_iter().map(|(export, _)| export).partition(|export| wanted(&export.name));
+    Ok((chosen, others.into_iter().map(|export| export.request).collect()))
 }
 
 fn known(exports: &[(JobExport, String)]) -> String {

@@ -218,14 +218,10 @@ impl JobFile {
         }
         let root = self.root(&exports, &flags, environment).map_err(|error| errors.push(error)).ok();
         errors.extend(self.remember(&mut exports, root.as_deref(), &flags));
-        let all = exports.len();
-        let mut exports = chosen(exports, choice).unwrap_or_else(|mistakes| {
+        let (exports, left_out) = chosen(exports, choice).unwrap_or_else(|mistakes| {
             errors.extend(mistakes);
-            Vec::new()
+            (Vec::new(), Vec::new())
         });
-        if exports.len() < all {
-            exports.iter_mut().for_each(only_told);
-        }
         let run_id = exports.first().map(|export| export.request.commit.run_id.clone());
         let date = self.value("date", &flags, environment);
         let (Some(front), Some(root), Some(run_id), true) = (front, root, run_id, errors.is_empty()) else {
@@ -233,7 +229,16 @@ impl JobFile {
         };
         let labels = vec![("relation", "job".to_owned()), ("to", crate::store::shown(&root))];
         Ok((
-            JobRequest { root, run_id, on_error: self.on_error, snapshot: self.snapshot, date, date_given, exports },
+            JobRequest {
+                root,
+                run_id,
+                on_error: self.on_error,
+                snapshot: self.snapshot,
+                date,
+                date_given,
+                exports,
+                left_out,
+            },
             FrontOptions { labels, ..front },
         ))
     }
@@ -292,15 +297,6 @@ impl JobFile {
 fn refused(request: &mut ExportRequest) -> impl Iterator<Item = &mut ProtectRule> {
     let rules = request.commit.protect.iter_mut().flat_map(|protect| &mut protect.rules);
     rules.filter(|rule| rule.absent != AbsentColumn::Told)
-}
-
-/// Where some exports are not read, what others share may be theirs.
-fn only_told(export: &mut JobExport) {
-    for rule in refused(&mut export.request) {
-        if rule.absent != AbsentColumn::Refused {
-            rule.absent = AbsentColumn::Told;
-        }
-    }
 }
 
 /// The folder that all destinations share before `{table}` and `{schema}`.
