@@ -7,6 +7,7 @@ pub mod clickhouse;
 pub mod error;
 mod pace;
 pub mod postgres;
+mod setting_digests;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};

@@ -131,6 +131,7 @@ mod verify;
 mod voice;
 mod walls;
 mod whole_rows;
+mod worker_eyes;
 mod workers;
 mod workers_clickhouse;
 mod workers_ends;

@@ -24,7 +24,7 @@ const NO_UUID: &str = "00000000-0000-0000-0000-000000000000";
 ///
 /// # Errors
 /// [`SourceFault::SnapshotLost`] where this is another server, [`SourceFault::SchemaChanged`] where the relation has other
-/// columns.
+/// columns, [`SourceFault::Usage`] where the session may see other rows.
 pub(super) async fn join(
     settings: &ConnectSettings,
     request: ReadRequest,
@@ -32,6 +32,7 @@ pub(super) async fn join(
     most: NonZeroUsize,
 ) -> Result<ClickHouseReading, SourceError> {
     let record = ChRecord::read(&begun.record)?;
+    let settings = &record.plan.at_its_database(settings);
     let most = together(&record.plan, request.work.source_limits.max_bytes_per_second, most);
     // Each reads at its share of the run's rate.
     let rate = share(request.work.source_limits.max_bytes_per_second, most);
@@ -41,6 +42,7 @@ pub(super) async fn join(
     let session = typed(http, &needed).await?;
     let planning = ChPlanning { session: &session, request: &request, database: &settings.database };
     record.plan.same_server(&session.host, planning.server_uuid().await?.as_deref())?;
+    record.plan.same_eyes(planning.eyes().await?.as_ref())?;
     let (described, columns) = planning.relation_and_columns().await?;
     record.plan.same_relation(&described.relation, &columns)?;
     let seats = WorkerSeats::new(&record.plan.seats, most);

@@ -9,6 +9,7 @@ mod decode;
 mod describe;
 mod ending;
 pub(crate) mod error;
+mod eyes;
 mod folders;
 pub(crate) mod formats;
 pub(crate) mod frame;

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, json};
 
 use super::columns::ChColumn;
+use super::eyes::ChEyes;
 use super::names::{literal, quoted};
 use super::parts::{PartPiece, condition};
 use super::per_partition::{self, TablePartition};
@@ -207,6 +208,9 @@ pub(crate) struct ChPlan {
     /// Its id, where it has one: two servers may have one name.
     #[serde(default)]
     pub(crate) server_uuid: Option<String>,
+    /// Whose eyes it is read with; `None` in the record of a run of an earlier version.
+    #[serde(default)]
+    pub(crate) eyes: Option<ChEyes>,
     /// What the queries of workers have in their ids, and no other run.
     #[serde(default)]
     pub(crate) seats: String,

@@ -161,6 +161,7 @@ impl ChPlanning<'_> {
             partitions: vec![ChPartition { number: 0, slice: ChSlice::Whole }],
             host: self.session.host.clone(),
             server_uuid: self.server_uuid().await?,
+            eyes: self.eyes().await?,
             seats: format!("{:08x}", rand::random::<u32>()),
             threads,
             fixed_threads: fixed,

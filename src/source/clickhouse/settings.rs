@@ -42,7 +42,7 @@ pub(crate) const fn may(name: &'static str, value: &'static str) -> WantedSettin
 }
 
 /// Always sent. Beside them stands every `…overflow_mode…` that the server has, as `throw`.
-const ALWAYS: [WantedSetting; 12] = [
+pub(super) const ALWAYS: [WantedSetting; 12] = [
     // An error would be a row.
     must("http_write_exception_in_output_format", "0"),
     // Rows of a shard that is down would be missing.
@@ -119,9 +119,23 @@ impl ClickHouseSession {
         sql: &str,
         parameters: QuestionParameters<'_>,
     ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
+        self.patiently(doing, sql, &self.all(parameters)).await
+    }
+
+    /// The same with no setting of ours, for a question about the session itself.
+    pub(crate) async fn ask_as_it_is(&self, doing: &str, sql: &str) -> Result<Vec<Vec<Option<String>>>, SourceError> {
+        self.patiently(doing, sql, &[]).await
+    }
+
+    async fn patiently(
+        &self,
+        doing: &str,
+        sql: &str,
+        parameters: QuestionParameters<'_>,
+    ) -> Result<Vec<Vec<Option<String>>>, SourceError> {
         let mut pauses = BUSY_PAUSES.iter();
         loop {
-            match (self.http.ask(doing, sql, &self.all(parameters)).await, pauses.next()) {
+            match (self.http.ask(doing, sql, parameters).await, pauses.next()) {
                 (Err(error), Some(pause)) if error.retry == Retry::FewerReaders => tokio::time::sleep(*pause).await,
                 (answer, _) => return answer,
             }

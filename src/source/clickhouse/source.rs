@@ -45,23 +45,27 @@ impl ClickHouse {
         }
     }
 
-    async fn prepared(&self, requests: Vec<ReadRequest>) -> Result<(Prepared, ReadRequest), SourceError> {
-        let request = only(requests)?;
-        let prepared = Box::pin(prepare(&self.connect, &request)).await?;
-        Ok((prepared, request))
-    }
-
     async fn resumed(&self, requests: Vec<ReadRequest>, begun: Begun) -> Result<Arc<dyn Reading>, SourceError> {
         if let Some(verbatim) = self.verbatim(&requests).await? {
             return Ok(Arc::new(verbatim));
         }
         let record = ChRecord::read(&begun.record)?;
-        let (prepared, request) = self.prepared(requests).await?;
+        let (prepared, request) = prepared(&record.plan.at_its_database(&self.connect), requests).await?;
         // A table of another server is another one, and nothing is wrong with the run.
         record.plan.same_server(&prepared.plan.host, prepared.plan.server_uuid.as_deref())?;
+        record.plan.same_eyes(prepared.plan.eyes.as_ref())?;
         record.plan.same_relation(&prepared.plan.relation, &prepared.plan.columns)?;
         Ok(Arc::new(ClickHouseReading::new(prepared, request, Some(record))))
     }
+}
+
+async fn prepared(
+    connect: &ConnectSettings,
+    requests: Vec<ReadRequest>,
+) -> Result<(Prepared, ReadRequest), SourceError> {
+    let request = only(requests)?;
+    let prepared = Box::pin(prepare(connect, &request)).await?;
+    Ok((prepared, request))
 }
 
 /// The one request of a run.
@@ -103,7 +107,7 @@ impl Source for ClickHouse {
             if let Some(verbatim) = self.verbatim(&requests).await? {
                 return Ok(vec![verbatim.planned()]);
             }
-            let (prepared, request) = self.prepared(requests).await?;
+            let (prepared, request) = prepared(&self.connect, requests).await?;
             Ok(vec![prepared.plan.told(&request, prepared.session.sent())])
         }
         .boxed()
@@ -114,7 +118,7 @@ impl Source for ClickHouse {
             if let Some(verbatim) = self.verbatim(&requests).await? {
                 return Ok(Arc::new(verbatim) as Arc<dyn Reading>);
             }
-            let (prepared, request) = self.prepared(requests).await?;
+            let (prepared, request) = prepared(&self.connect, requests).await?;
             Ok(Arc::new(ClickHouseReading::new(prepared, request, None)) as Arc<dyn Reading>)
         }
         .boxed()

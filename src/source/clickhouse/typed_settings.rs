@@ -1,6 +1,6 @@
 //! The settings under which the server sends rows that are read here.
 
-use super::settings::{WantedSetting, may, must};
+use super::settings::{ALWAYS, WantedSetting, may, must};
 use crate::base::postgres::settings::{ConnectSettings, ServerAddress};
 
 /// How typed values are sent, beside what is always sent.
@@ -44,4 +44,10 @@ const FAR: WantedSetting = may("output_format_arrow_compression_method", "zstd")
 pub(super) fn wanted(settings: &ConnectSettings) -> Vec<WantedSetting> {
     let near = settings.addresses.iter().all(ServerAddress::is_loopback);
     WANTED.into_iter().chain([if near { NEAR } else { FAR }]).collect()
+}
+
+/// Whether every statement is told this setting, or finds it as we want it: what the profile has changes nothing.
+pub(super) fn is_ours(name: &str) -> bool {
+    let ours = |setting: &WantedSetting| setting.name == name;
+    name.contains("overflow_mode") || name == NEAR.name || WANTED.iter().chain(&ALWAYS).any(ours)
 }

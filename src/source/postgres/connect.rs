@@ -169,10 +169,13 @@ impl Sessions {
         Ok(Session { client, companion, connector, fresh, terms: Arc::clone(terms), companions, _returned: returned })
     }
 
-    /// Gives all sessions this search path as they begin.
-    pub(crate) fn pin_search_path(&self, path: &str) {
+    /// Gives all sessions this search path and this order of day and month as they begin; an empty one is not known.
+    pub(crate) fn pin(&self, path: &str, date_style: &str) {
         // The first session's stands.
         let _ = self.terms.search_path.set(path.to_owned());
+        if !date_style.is_empty() {
+            let _ = self.terms.date_style.set(date_style.to_owned());
+        }
     }
 
     /// Whether a session is idle in the pool.
@@ -214,6 +217,11 @@ impl Session {
     /// The search path that the session is to have, in SQL.
     pub(crate) fn search_path(&self) -> Option<&str> {
         self.terms.search_path.get().map(String::as_str)
+    }
+
+    /// The options with which it connects.
+    pub(crate) fn options(&self) -> Option<&str> {
+        self.connector.settings().options.as_deref()
     }
 
     /// Whether rows that row security hides may be missing from what is read.

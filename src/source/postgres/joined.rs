@@ -48,7 +48,7 @@ pub(super) async fn join(
     let custody = kept::custody(&record, &begun.held, &application);
     let slots = ReaderSlots::new(&request.run_id, most);
     let first = slots.session(&custody, &sessions).await?;
-    record.meaning.check_role(&first).await?;
+    record.meaning.check_eyes(&first).await?;
     // It waits in the pool for the first partition.
     drop(first);
     let limits = SourceLimits {

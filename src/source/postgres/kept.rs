@@ -192,7 +192,7 @@ pub(super) fn sessions(
     size: usize,
 ) -> Result<Arc<Sessions>, SourceError> {
     let sessions = Sessions::new(connect.clone(), source.allow_rls, application, size)?;
-    sessions.pin_search_path(source.meaning.path());
+    sessions.pin(source.meaning.path(), source.meaning.date_style());
     Ok(Arc::new(sessions))
 }
 

@@ -14,11 +14,13 @@ use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::fixed_now::texts;
+use super::outer_settings::outer_settings;
 use super::server::SessionFacts;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
 use crate::source::postgres::plan::mentions::Mentions;
 use crate::source::postgres::plan::oid;
+use crate::source::setting_digests::SettingDigests;
 use crate::source::{SourceError, SourceFault};
 
 /// Whose eyes a run reads with, and what the names in its texts stand for.
@@ -30,6 +32,12 @@ pub(crate) struct Meaning {
     by_role: bool,
     /// The schemas of the search path, in SQL.
     path: String,
+    /// `DateStyle`; empty in the record of a run of an earlier version.
+    #[serde(default)]
+    date_style: String,
+    /// What was set for the session from outside; `None` in such a record.
+    #[serde(default)]
+    settings: Option<SettingDigests>,
     /// What a person named.
     written: Watched,
     /// What views and policies call.
@@ -57,13 +65,15 @@ impl Meaning {
         let list = |names: BTreeSet<String>| names.into_iter().collect::<Vec<_>>();
         let texts = Watched { names: list(mentions.names), operators: list(mentions.operators), ..Watched::default() };
         let written = texts.looked_up(session).await?;
-        let (role, path) = (String::new(), String::new());
-        Ok(Self { role, by_role: false, path, written, behind: Watched::default() })
+        let (role, path, date_style) = (String::new(), String::new(), String::new());
+        let behind = Watched::default();
+        Ok(Self { role, by_role: false, path, date_style, settings: None, written, behind })
     }
 
     /// The same as the session sees it that was asked.
-    pub(super) fn seen_by(self, SessionFacts { role, search_path: path }: SessionFacts) -> Self {
-        Self { role, path, ..self }
+    pub(super) fn seen_by(self, facts: SessionFacts) -> Self {
+        let SessionFacts { role, search_path: path, date_style, settings } = facts;
+        Self { role, path, date_style, settings: Some(settings), ..self }
     }
 
     /// Notes what stands behind the relation: `functions` and `operators` of its views and policies, by their oids.
@@ -92,6 +102,11 @@ impl Meaning {
         &self.path
     }
 
+    /// The order of day and month in texts.
+    pub(super) fn date_style(&self) -> &str {
+        &self.date_style
+    }
+
     /// Whether anything has to be compared in the end.
     pub(super) fn is_watched(&self) -> bool {
         !self.written.is_empty() || !self.behind.is_empty()
@@ -99,15 +114,39 @@ impl Meaning {
 
     /// Whether both runs mean the same.
     pub(super) fn is_as(&self, other: &Self) -> bool {
-        self.path == other.path && self.written == other.written && (self.role == other.role || !self.by_role)
+        let known = !self.date_style.is_empty() && !other.date_style.is_empty();
+        let same_eyes = self.role == other.role && (self.date_style == other.date_style || !known);
+        self.path == other.path && self.written == other.written && (same_eyes || !self.by_role)
     }
 
-    /// Makes sure that a session reads with the eyes of the role that the run began with.
+    /// Makes sure that what was set from outside is as it was for a run that began before.
+    ///
+    /// # Errors
+    /// [`SourceFault::Usage`] where it is not, and the rows may depend on it.
+    pub(super) fn same_settings(&self, began: &Self) -> Result<(), SourceError> {
+        match (&self.settings, &began.settings) {
+            (Some(now), Some(began)) if self.by_role && !failpoint::off("outer-settings") => now.same_as(began),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes sure that a session reads with the eyes that the run began with: its role's, with what was set for it.
     ///
     /// # Errors
     /// [`SourceFault::Usage`] where it does not, and the rows may depend on it.
-    pub(super) async fn check_role(&self, session: &Session) -> Result<(), SourceError> {
-        if !self.by_role || failpoint::off("role") {
+    pub(super) async fn check_eyes(&self, session: &Session) -> Result<(), SourceError> {
+        if !self.by_role {
+            return Ok(());
+        }
+        self.check_role(session).await?;
+        match &self.settings {
+            Some(began) if !failpoint::off("outer-settings") => outer_settings(session).await?.same_as(began),
+            _ => Ok(()),
+        }
+    }
+
+    async fn check_role(&self, session: &Session) -> Result<(), SourceError> {
+        if failpoint::off("role") {
             return Ok(());
         }
         let rows = query(session, "asking for the role", &closed("SELECT current_user::text"), &[]).await?;

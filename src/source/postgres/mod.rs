@@ -26,6 +26,7 @@ mod meaning;
 mod near_table;
 mod newcomers;
 mod order;
+mod outer_settings;
 mod partition_reading;
 mod permits;
 pub mod plan;

@@ -211,7 +211,7 @@ async fn enter(
         Box::pin(finding),
     );
     let (server, session) = begun.and(facts)?;
-    sessions.pin_search_path(&session.search_path);
+    sessions.pin(&session.search_path, &session.date_style);
     let meaning = meaning?.seen_by(session);
     if found.as_ref().is_none_or(Result::is_ok) {
         warn_of_replay(lock, &server, work).await?;

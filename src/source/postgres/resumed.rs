@@ -79,7 +79,7 @@ pub(super) async fn resume_together(
     custody.reinforce(&sessions).await?;
     let lock = custody.session(&sessions, "locks").await?;
     for relation in relations.values() {
-        relation.record.meaning.check_role(&lock).await?;
+        relation.record.meaning.check_eyes(&lock).await?;
     }
     custody.second(&sessions).await?;
     let snapshots = oldest.consistency.snapshots.clone();
@@ -137,6 +137,7 @@ async fn anew(
             "the role or a name in --query, --where or --column does not mean what it did when the run began",
         ));
     }
+    reading.source_record()?.meaning.same_settings(&record.server.meaning)?;
     reading.into_rest_of(record.plan, request, &begun.consistency.snapshots)
 }
 
@@ -190,7 +191,7 @@ impl PostgresReading {
             ReadMode::Keyset { page_size } => {
                 let anchor = sessions.get().await?;
                 begin(&anchor, Begin::Latest, &format!("{application}/plan")).await?;
-                record.meaning.check_role(&anchor).await?;
+                record.meaning.check_eyes(&anchor).await?;
                 let found = record.found.as_ref();
                 let pages = keyset::Pages::new(&anchor, found, page_size, &application, sql_ascii).await?;
                 anchor.batch("ending planning", "COMMIT").await?;
@@ -200,7 +201,7 @@ impl PostgresReading {
                 let custody = kept::custody(&record, &begun.held, &application);
                 custody.reinforce(&sessions).await?;
                 let lock = custody.session(&sessions, "locks").await?;
-                record.meaning.check_role(&lock).await?;
+                record.meaning.check_eyes(&lock).await?;
                 custody.second(&sessions).await?;
                 let taken = taken_at(&lock, begun.consistency.snapshots.first(), since).await?;
                 ((Some(lock), Some(taken)), Moment::Kept(Box::new(custody)))

@@ -5,9 +5,11 @@ use serde::{Deserialize, Serialize};
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
+use super::outer_settings::outer_settings;
 use super::session::identifier;
 use crate::source::postgres::plan::ServerTypes;
 use crate::source::postgres::plan::locks::LockTable;
+use crate::source::setting_digests::SettingDigests;
 use crate::source::{SourceError, SourceFault};
 
 /// Facts of the server for the manifest.
@@ -40,6 +42,10 @@ pub(super) struct SessionFacts {
     pub(super) role: String,
     /// The schemas of the search path that exist, in SQL.
     pub(super) search_path: String,
+    /// `DateStyle`: in which order a text's day and month stand.
+    pub(super) date_style: String,
+    /// What was set for it from outside.
+    pub(super) settings: SettingDigests,
 }
 
 /// Asks for all of them in one statement.
@@ -52,9 +58,11 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         pg_catalog.cash_send(1::int4::money), \
         pg_catalog.current_setting('max_locks_per_transaction')::int8 * (pg_catalog.current_setting('max_connections')::int8 \
             + pg_catalog.current_setting('max_prepared_transactions')::int8), \
-        pg_catalog.current_schemas(false)::text[], current_user::text",
+        pg_catalog.current_schemas(false)::text[], current_user::text, pg_catalog.current_setting('DateStyle')",
     );
-    let rows = query(session, "asking the server's version", &sql, &[]).await?;
+    let (rows, settings) =
+        tokio::join!(query(session, "asking the server's version", &sql, &[]), outer_settings(session));
+    let rows = rows?;
     let row = rows.first().ok_or_else(|| SourceError::new(SourceFault::Protocol, "the server has no version"))?;
     let unit: &[u8] = value(row, 4)?;
     let unit = unit.try_into().map_or(1, i64::from_be_bytes);
@@ -75,5 +83,6 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         [] => "''".to_owned(),
         schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
     };
-    Ok((facts, SessionFacts { role: value(row, 7)?, search_path }))
+    let (role, date_style, settings) = (value(row, 7)?, value(row, 8)?, settings?);
+    Ok((facts, SessionFacts { role, search_path, date_style, settings }))
 }

@@ -100,8 +100,10 @@ fn settings(session: &Session, application: &str) -> String {
          SELECT pg_catalog.pg_backend_pid()",
     ));
     let path = session.search_path().map_or(String::new(), |path| format!("SET LOCAL search_path = {path}; "));
+    let style = session.terms().date_style.get();
+    let style = style.map_or(String::new(), |style| format!("SET LOCAL DateStyle = {}; ", literal(style)));
     format!(
-        "{SETTINGS}; {path}{}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
+        "{SETTINGS}; {style}{path}{}SET LOCAL row_security = {row_security}; SET LOCAL lock_timeout = {}; SET LOCAL idle_in_transaction_session_timeout = {}; \
          SET LOCAL application_name = {}; {questions}",
         session.terms().settings(),
         failpoint::limit("lock", LOCK_TIMEOUT).as_millis(),

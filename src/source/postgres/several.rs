@@ -118,7 +118,7 @@ async fn attempt(
     let role = format!("{application}/locks");
     let (entered, facts) = tokio::join!(begin_transaction(&lock, Begin::Latest, &role), server::facts(&lock));
     let (server, facts) = entered.and(facts)?;
-    sessions.pin_search_path(&facts.search_path);
+    sessions.pin(&facts.search_path, &facts.date_style);
     warn_of_replay(&lock, &server, &work).await?;
     let keep = requests.iter().any(|request| request.keep);
     let mut room = LockRoom::new(server.lock_table(), &first.shape, &work, keep);

@@ -21,6 +21,8 @@ pub(crate) struct RunTerms {
     pub(super) allow_rls: bool,
     /// The search path of every session of the run, in SQL; until it is known, each has the role's.
     pub(super) search_path: OnceLock<String>,
+    /// `DateStyle` of every session of the run, likewise: people's SQL may say `2/3/2026`.
+    pub(super) date_style: OnceLock<String>,
     /// How the statements of a served run are bounded, and what they are told; `None` where the run has a pool of its own.
     pub(super) served: Option<ServedReads>,
 }
