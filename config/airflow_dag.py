@@ -19,6 +19,8 @@ TRUNCATED = 3
 GAVE_WAY = 16
 # So long an export that is stopped may take to remove what it has staged.
 STOP_SECONDS = 120
+# Another run writes there now, and may have ended by the next try.
+TAKEN = 22
 
 
 @dag(schedule="15 2 * * *", start_date=datetime(2026, 1, 1), catchup=False, max_active_runs=1)
@@ -47,7 +49,7 @@ def outhaul_night():
         if outhaul.returncode not in (0, TRUNCATED):
             what = "; ".join(error["message"] for error in report.get("errors", [])) or f"exit {outhaul.returncode}"
             # One that was killed has no report, and is tried again.
-            if report.get("retryable", True):
+            if report.get("retryable", True) or outhaul.returncode == TAKEN:
                 raise RuntimeError(what)
             raise AirflowFailException(what)
         return report

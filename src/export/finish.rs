@@ -27,7 +27,7 @@ use crate::model::{
     Target, WatermarkReport,
 };
 use crate::store::error::{StoreError, StoreFault};
-use crate::store::owner::owner;
+use crate::store::owner::{OwnerRecord, owner};
 use crate::store::stream::{STREAM, StreamSink};
 use crate::store::{
     Destination, Journal, StoreOptions, Take, check_address, check_objects, check_scheme, file_name, shown,
@@ -121,7 +121,9 @@ impl RunTarget {
             // A dead run may have left the single file. Whoever takes its place removes it then, and looks again.
             Err(error @ ManifestError::Occupied { .. }) => {
                 let owner = owner(destination, &placement.owner_path()).await?;
-                if owner.is_none_or(|owner| owner.is_alive(Utc::now())) {
+                // One of our own run is waited for.
+                let other = |owner: &OwnerRecord| run_id != Some(owner.run_id.as_str());
+                if owner.is_none_or(|owner| owner.is_alive(Utc::now()) && other(&owner)) {
                     return Err(error.into());
                 }
                 StartDecision::Nothing

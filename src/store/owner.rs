@@ -6,12 +6,15 @@
 //! write depends on the version that was read, so that of two only one gets it. Whoever has lost a destination touches
 //! nothing there any more: its journal names what it staged, and that is the new owner's to use or to remove.
 
+mod process;
+
 use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, Serialize};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::destination::Destination;
@@ -20,6 +23,7 @@ use super::facts::{ReplaceOutcome, Version};
 use super::journal::unreadable;
 use crate::base::failpoint;
 use crate::model::WorkersWanted;
+pub(crate) use process::ProcessIdentity;
 
 /// An owner that has not said for so long that it is alive is dead: a scheduler that runs a killed export again after a
 /// minute finds the destination free. Six renewals, so that a slow store or a busy machine costs nobody its run.
@@ -73,63 +77,20 @@ fn known_process<'de, D: Deserializer<'de>>(from: D) -> Result<Option<ProcessIde
     Ok(serde_json::from_value(told).ok())
 }
 
-/// A process, such that no other is taken for it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ProcessIdentity {
-    /// The machine's name, for people.
-    pub host: String,
-    /// The machine's boot (`/proc/sys/kernel/random/boot_id`).
-    pub boot_id: String,
-    /// The namespace in which `pid` counts.
-    pub pid_namespace: String,
-    /// The process.
-    pub pid: u32,
-    /// When it started, in clock ticks since the boot: process ids are used again.
-    pub started: u64,
-}
-
-impl ProcessIdentity {
-    /// This process; `None` where the system has no `/proc`.
-    pub fn current() -> Option<Self> {
-        let read = |path: &str| Some(std::fs::read_to_string(path).ok()?.trim().to_owned());
-        let pid = std::process::id();
-        Some(Self {
-            host: read("/proc/sys/kernel/hostname")?,
-            boot_id: read("/proc/sys/kernel/random/boot_id")?,
-            pid_namespace: std::fs::read_link("/proc/self/ns/pid").ok()?.to_string_lossy().into_owned(),
-            pid,
-            started: started(pid)?,
-        })
-    }
-
-    /// Whether the process is known to be gone: it ran on this boot of this machine, and does no more. One of another
-    /// machine or container may live.
-    pub fn is_gone(&self) -> bool {
-        Self::current().is_some_and(|ours| {
-            (&ours.boot_id, &ours.pid_namespace) == (&self.boot_id, &self.pid_namespace)
-                && started(self.pid) != Some(self.started)
-        })
-    }
-}
-
-/// Field 22 of `/proc/PID/stat`; the second one, the name, may hold anything and ends with the last parenthesis. A
-/// process that has ended and was not waited for (`Z`) does nothing any more.
-fn started(pid: u32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_ascii_whitespace();
-    let state = fields.next()?;
-    if matches!(state, "Z" | "X") {
-        return None;
-    }
-    fields.nth(18)?.parse().ok()
+fn lease() -> Duration {
+    failpoint::limit("owner-lease", OWNER_LEASE)
 }
 
 impl OwnerRecord {
     /// Whether the owner must be taken for alive.
     pub fn is_alive(&self, now: DateTime<Utc>) -> bool {
-        let lease = TimeDelta::from_std(OWNER_LEASE).unwrap_or(TimeDelta::MAX);
-        !self.ended && now - self.renewed_at < lease && !self.process.as_ref().is_some_and(ProcessIdentity::is_gone)
+        let lease = TimeDelta::from_std(lease()).unwrap_or(TimeDelta::MAX);
+        self.may_live() && now - self.renewed_at < lease
+    }
+
+    /// Whether the owner is not known to be dead, whatever any clock says.
+    pub fn may_live(&self) -> bool {
+        !self.ended && !self.process.as_ref().is_some_and(ProcessIdentity::is_gone)
     }
 }
 
@@ -177,9 +138,8 @@ pub(crate) async fn refuse_alive(
     if found.is_alive(Utc::now()) {
         return Err(taken(destination, &found));
     }
-    let known_dead = found.ended || found.process.as_ref().is_some_and(ProcessIdentity::is_gone);
     let late = Utc::now() - found.renewed_at;
-    if known_dead || !patient || late > CLOCK_SKEW_MAX {
+    if !found.may_live() || !patient || late > CLOCK_SKEW_MAX {
         return Ok(Some(found));
     }
     // A slow store or a busy machine renews a little late.
@@ -188,6 +148,38 @@ pub(crate) async fn refuse_alive(
     match read(destination, path).await? {
         Some((now, later)) if later != version && !now.ended => Err(taken(destination, &now)),
         now => Ok(now.map(|(record, _)| record)),
+    }
+}
+
+/// Waits for the end of an owner of our own run of which nobody knows whether it lives: a scheduler that begins a killed run
+/// again says the same run. What stands there then.
+///
+/// # Errors
+/// [`StoreFault::Taken`] where the owner is another run's, or lives.
+async fn outlived(
+    destination: &Destination,
+    path: &str,
+    run_id: &str,
+    (other, version): (&OwnerRecord, &Version),
+) -> Result<Option<(OwnerRecord, Version)>, StoreError> {
+    let is_here = other.process.as_ref().is_some_and(ProcessIdentity::is_here);
+    if other.run_id != run_id || is_here || failpoint::off("patient-take") {
+        return Err(taken(destination, other));
+    }
+    let seconds = lease().as_secs();
+    tracing::warn!(
+        run_id,
+        "a process of this run was at work there a moment ago; waiting up to {seconds} s for a sign of it"
+    );
+    let (until, renewal) = (Instant::now() + lease(), failpoint::limit("owner-renewal", OWNER_RENEWAL));
+    loop {
+        tokio::time::sleep(renewal).await;
+        match read(destination, path).await? {
+            Some((now, later)) if later != *version && !now.ended => return Err(taken(destination, &now)),
+            // Clocks differ: so long without a sign is long enough.
+            Some((now, _)) if now.is_alive(Utc::now()) && Instant::now() < until => {}
+            now => return Ok(now),
+        }
     }
 }
 
@@ -224,7 +216,7 @@ impl Claim {
     ///
     /// # Errors
     /// [`StoreFault::Taken`] where another owner lives, under [`Take::Free`]; other classes where the destination
-    /// cannot be read or written.
+    /// cannot be read or written. An owner of the same run, such as a pod that was killed a moment ago, is waited for.
     ///
     /// # Cancel safety
     /// A dropped call may have taken the destination; its process is gone soon, or its lease.
@@ -239,12 +231,12 @@ impl Claim {
             workers: None,
         };
         for _ in 0..OWNER_TRIES {
-            let found = read(destination, path).await?;
-            if let Some((other, _)) =
+            let mut found = read(destination, path).await?;
+            if let Some((other, version)) =
                 found.as_ref().filter(|(other, _)| how == Take::Free && other.is_alive(Utc::now()))
                 && !failpoint::off("owner")
             {
-                return Err(taken(destination, other));
+                found = outlived(destination, path, run_id, (other, version)).await?;
             }
             record.epoch = found.as_ref().map_or(1, |(other, _)| other.epoch.saturating_add(1));
             record.renewed_at = Utc::now();

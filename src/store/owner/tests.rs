@@ -167,3 +167,33 @@ async fn workers_are_invited_by_the_record_and_stay_so_as_it_is_renewed() {
     let record: OwnerRecord = serde_json::from_str(json).unwrap();
     assert_eq!((record.run_id.as_str(), record.workers), ("r", None));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_killed_process_of_the_same_run_is_waited_for_and_a_live_one_refuses() {
+    let ours = || OwnerRecord { run_id: "ours".to_owned(), ..foreign(TimeDelta::zero()) };
+    let began = tokio::time::Instant::now();
+    let destination = memory("silent");
+    put(&destination, &ours()).await;
+    let claim = Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.unwrap();
+    assert_eq!((claim.epoch(), claim.previous().unwrap().run_id.as_str()), (8, "ours"));
+    assert!(began.elapsed() >= OWNER_LEASE && began.elapsed() <= OWNER_LEASE + OWNER_RENEWAL, "{:?}", began.elapsed());
+
+    let destination = memory("renewing");
+    put(&destination, &ours()).await;
+    let renewing = async {
+        tokio::time::sleep(OWNER_RENEWAL).await;
+        put(&destination, &ours()).await;
+    };
+    let (taken, ()) = tokio::join!(Claim::take(&destination, OWNER_PATH, "ours", Take::Free), renewing);
+    assert_eq!(taken.unwrap_err().fault, StoreFault::Taken);
+
+    // Nothing is to be waited for where the process is seen, or where another run is at work.
+    let began = tokio::time::Instant::now();
+    let here = OwnerRecord { process: ProcessIdentity::current(), ..ours() };
+    for (name, record) in [("here", here), ("another", foreign(TimeDelta::zero()))] {
+        let destination = memory(name);
+        put(&destination, &record).await;
+        assert!(Claim::take(&destination, OWNER_PATH, "ours", Take::Free).await.is_err(), "{name}");
+    }
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
