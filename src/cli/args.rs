@@ -222,6 +222,9 @@ fn resume() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
         )
+        .arg(Arg::new("unfinished").long("unfinished").action(ArgAction::SetTrue).help(
+            "where no run is unfinished, end with 2 instead of reporting the export that stands: a script begins one then",
+        ))
         .arg(Arg::new("take_over").long("take-over").action(ArgAction::SetTrue).help(
             "go on with the run although its process is alive, or is on another machine and may be; that process ends",
         ))

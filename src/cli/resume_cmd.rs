@@ -30,6 +30,7 @@ pub(super) async fn resume(matches: &ArgMatches, context: &CommandContext) -> u8
         single_file: matches.get_flag("single_file"),
         readers,
         allow_mixed_snapshot: matches.get_flag("allow_mixed_snapshot"),
+        unfinished: matches.get_flag("unfinished"),
         take_over: matches.get_flag("take_over"),
         aws_credential_command,
         external: external.map(|_| engine::line(options.stdin)),

@@ -17,7 +17,7 @@ use super::patience::{ABORT_PATIENCE, to_its_end};
 use super::place::place_by;
 use super::record::RunRecord;
 use super::request::ExportRequest;
-use super::resume::{ResumeRequest, committed, of_source};
+use super::resume::{ResumeRequest, committed, nothing, of_source};
 use crate::commit::{Placement, look};
 use crate::model::{CommitOptions, ExportErrorKind, SnapshotScope, Target};
 use crate::store::owner::refuse_alive;
@@ -63,7 +63,7 @@ impl ResumableJob {
 /// Looks for the run of a job that began last at a root; `None` where none has left a record there.
 ///
 /// # Errors
-/// The root does not answer. What is wrong with one export is its own error, which [`resume_job`] tells.
+/// The root does not answer, or all is committed where only what is unfinished counts. What is wrong with one export is its own error, which [`resume_job`] tells.
 ///
 /// # Cancel safety
 /// It finishes what has committed and was killed then; a repeated call goes on where this one stopped.
@@ -76,6 +76,10 @@ pub async fn find_job(request: &ResumeRequest) -> Result<Option<ResumableJob>, E
     let Some(record) = job_record::newest(&root).await? else { return Ok(None) };
     let parts = record.exports.iter().map(|export| Box::pin(found(request, &record.run_id, export)));
     let parts: Vec<JobPart> = stream::iter(parts).buffered(LOOKED_AT_ONCE).collect().await;
+    let has_committed = |part: &JobPart| matches!(&part.opened, OpenedPart::Ended(ended) if ended.is_ok());
+    if request.unfinished && parts.iter().all(has_committed) {
+        return Err(nothing(&shown(&request.destination)));
+    }
     let readers = parts.iter().filter_map(|part| match &part.opened {
         OpenedPart::Open(open) => Some(open.0.work.readers.get()),
         OpenedPart::Ended(_) => None,

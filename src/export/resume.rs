@@ -47,6 +47,8 @@ pub struct ResumeRequest {
     pub readers: Option<NonZeroUsize>,
     /// Whether the rest may be read under another snapshot where the run's own is gone.
     pub allow_mixed_snapshot: bool,
+    /// Whether an export that has committed is none to report: only what has not ended counts.
+    pub unfinished: bool,
     /// Whether the run is taken over although it is alive, which ends it.
     pub take_over: bool,
     /// Who says credentials for AWS, where a command does.
@@ -94,7 +96,7 @@ async fn resumed(
     let started = Instant::now();
     let found = place_by(&request.destination, request.single_file, request.aws_credential_command.as_ref());
     let (destination, placement) = unless_cancelled(&cancel, found).await?;
-    let found = find(&destination, &placement, request.take_over);
+    let found = find(&destination, &placement, &request);
     let record = match unless_cancelled(&cancel, found).await? {
         RunState::Committed(existing) => {
             return committed(destination, placement, &existing, started).await;
@@ -154,10 +156,17 @@ pub(super) async fn committed(
 }
 
 /// Looks for the run that the destination's owner names, or the only one whose journal is open.
-async fn find(destination: &Destination, placement: &Placement, take_over: bool) -> Result<RunState, ExportError> {
+async fn find(
+    destination: &Destination,
+    placement: &Placement,
+    request: &ResumeRequest,
+) -> Result<RunState, ExportError> {
     let path = placement.owner_path();
-    let owner =
-        if take_over { owner(destination, &path).await? } else { refuse_alive(destination, &path, true).await? };
+    let owner = if request.take_over {
+        owner(destination, &path).await?
+    } else {
+        refuse_alive(destination, &path, true).await?
+    };
     let standing = look(destination, placement).await?;
     let mut candidates: Vec<Journal> = match &owner {
         Some(owner) => vec![Journal::new(destination.clone(), owner.run_id.clone())],
@@ -180,12 +189,17 @@ async fn find(destination: &Destination, placement: &Placement, take_over: bool)
             return Ok(RunState::Open(Box::new(record)));
         }
     }
-    if let Some(existing) = standing {
-        return Ok(RunState::Committed(Box::new(existing)));
+    match standing {
+        Some(existing) if !request.unfinished => Ok(RunState::Committed(Box::new(existing))),
+        _ => Err(nothing(destination.url())),
     }
-    let message = format!("there is no run to resume at {}", destination.url());
-    Err(ExportError::new(ExportErrorKind::Usage, message)
-        .with_hint("a run that failed cleanly or was stopped has left nothing; `outhaul export` begins a new one"))
+}
+
+/// The error where no run is found.
+pub(super) fn nothing(url: &str) -> ExportError {
+    let message = format!("there is no run to resume at {url}");
+    ExportError::new(ExportErrorKind::Usage, message)
+        .with_hint("a run that failed cleanly or was stopped has left nothing; `outhaul export` begins a new one")
 }
 
 async fn go_on(

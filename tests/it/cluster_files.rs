@@ -131,6 +131,7 @@ impl Cluster {
         let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
         let run =
             run.env("PATH", path).env("TABLE", "orders").env("DEST", self.dest()).env("DATABASE_URL", &self.pg.url);
+        let run = run.env("RUN_ID", "6f0b2f7e-0d56-4c3c-9f57-0a2ee0f0c001");
         // Several partitions of a small table.
         run.env("OUTHAUL_PARTITIONS", "8").env("OUTHAUL_TEST_LIMITS", QUICK)
     }
@@ -194,6 +195,42 @@ async fn the_pods_of_kubernetes_go_on_with_a_killed_run() {
     assert_eq!(done.report["rows"], ROWS, "{}", done.report);
     keeper.wait().await.expect(0);
     assert_eq!(cluster.rows().await, json!(ROWS));
+    no_sessions_left(&cluster.pg).await;
+}
+
+/// The line of the run alone, without a keeper: a killed run whose snapshot is gone begins anew (12), a pod that comes after
+/// the commit reports it, and the jobs made again with `--on-existing replace` export the rows of now.
+#[tokio::test]
+async fn the_line_of_kubernetes_exports_again_what_cannot_go_on() {
+    let cluster = Cluster::new().await;
+    let jobs = jobs();
+    let script = words(&container(&jobs[0])["command"])[2].clone();
+    let again = script.replace("outhaul export ", "outhaul export --on-existing replace ");
+    assert_ne!(script, again);
+    let run = |line: &str, id: &str| cluster.pod(program("/bin/sh", ["-c", line])).env("RUN_ID", id).spawn();
+    let work = async || {
+        let args =
+            words(&container(&jobs[2])["args"]).into_iter().map(|word| if word == "8" { "1".to_owned() } else { word });
+        let args: Vec<String> = args.collect();
+        cluster.started(&args, Some(("JOB_COMPLETION_INDEX", 0))).wait().await.expect(0);
+    };
+    let first = run(&script, "job-1");
+    ready(&first).await;
+    kill(first).await;
+    let second = run(&script, "job-1");
+    ready(&second).await;
+    work().await;
+    assert_eq!(second.wait().await.expect(0).report["rows"], ROWS);
+    let third = run(&script, "job-1").wait().await.expect(0);
+    assert_eq!((&third.report["rows"], &third.report["rows_read_now"]), (&json!(ROWS), &json!(0)), "{}", third.report);
+    // The next night.
+    cluster.pg.batch("delete from orders where id > 10").await;
+    run(&script, "job-2").wait().await.expect(22);
+    let night = run(&again, "job-2");
+    ready(&night).await;
+    work().await;
+    night.wait().await.expect(0);
+    assert_eq!(cluster.rows().await, json!(10));
     no_sessions_left(&cluster.pg).await;
 }
 

@@ -218,6 +218,7 @@ fn going_on(source: Arc<Memory>, to: &Path) -> ResumeRequest {
         single_file: false,
         readers: None,
         allow_mixed_snapshot: false,
+        unfinished: false,
         take_over: true,
         aws_credential_command: None,
         external: None,
