@@ -64,6 +64,9 @@ pub struct Invitation {
     pub outhaul_version: String,
     /// What has no receipt yet, the heaviest first.
     pub partitions: Vec<WeighedPartition>,
+    /// All partitions of the plan, the heaviest first: shards are dealt of these, however far the run has come.
+    #[serde(skip)]
+    pub all: Vec<WeighedPartition>,
     /// So many of the workers read at the same time, at most; the others wait.
     pub max_workers: usize,
 }

@@ -212,7 +212,7 @@ fn shares<'a>(share: &WorkerShare, job: &'a PostedJob) -> Result<Vec<(&'a Invite
             }
         }
         WorkerShare::Shard { index, of } => {
-            for JobPartition { export, number, .. } in dealt(&job.partitions, *index, *of) {
+            for JobPartition { export, number, .. } in shard(job, *index, *of) {
                 let meant = job.exports.iter().find(|one| one.number == *export);
                 let unknown = || ExportError::internal("a partition is of no export of its job");
                 add(meant.ok_or_else(unknown)?, *number);
@@ -266,8 +266,8 @@ mod tests {
     #[test]
     fn the_partitions_of_all_exports_are_dealt_and_those_of_one_follow_one_another() {
         assert_eq!(found(&WorkerShare::Shard { index: 0, of: 1 }), Ok(vec![(3, vec![1, 0, 2]), (0, vec![0])]));
-        assert_eq!(found(&WorkerShare::Shard { index: 0, of: 2 }), Ok(vec![(3, vec![1, 0])]));
-        assert_eq!(found(&WorkerShare::Shard { index: 1, of: 2 }), Ok(vec![(0, vec![0]), (3, vec![2])]));
+        assert_eq!(found(&WorkerShare::Shard { index: 0, of: 2 }), Ok(vec![(0, vec![0]), (3, vec![0])]));
+        assert_eq!(found(&WorkerShare::Shard { index: 1, of: 2 }), Ok(vec![(3, vec![1, 2])]));
         assert_eq!(found(&WorkerShare::Shard { index: 7, of: 9 }), Ok(vec![]));
     }
 
@@ -282,3 +282,39 @@ mod tests {
         assert!(found(&WorkerShare::Partitions(vec![1])).unwrap_err().contains("an export in front"));
     }
 }
+/// What one of `of` shards has of a job, the heaviest first. Each export is dealt by itself, from a shard of its own on: which
+/// partition is whose depends on nothing but plans, and not on what is done of a run when it goes on.
+fn shard(job: &PostedJob, index: u32, of: u32) -> Vec<&JobPartition> {
+    let of = of.max(1);
+    let all = if job.dealt.is_empty() { &job.partitions } else { &job.dealt };
+    let of_export = |export: &InvitedExport| {
+        let own: Vec<&JobPartition> = all.iter().filter(|one| one.export == export.number).collect();
+        let from = u64::from(index) + u64::from(of - export.number % of);
+        dealt(&own, u32::try_from(from % u64::from(of)).unwrap_or(0), of).copied().collect::<Vec<_>>()
+    };
+    let mut mine: Vec<&JobPartition> = job.exports.iter().flat_map(of_export).collect();
+    mine.sort_by_key(|one| (std::cmp::Reverse(one.weight), one.export, one.number));
+    mine
+}
+
+            dealt: Vec::new(),
+    #[test]
+    fn a_share_is_the_same_however_far_the_run_has_come() {
+        let before = PostedJob { dealt: job().partitions, ..job() };
+        // One export has ended, and half of the other has receipts.
+        let exports = before.exports[1..].to_vec();
+        let dealt: Vec<JobPartition> = before.dealt.iter().filter(|one| one.export == 3).copied().collect();
+        let after = PostedJob { exports, partitions: dealt[1..].to_vec(), dealt, ..job() };
+        for of in 1..6 {
+            let mut all = Vec::new();
+            for index in 0..of {
+                let share = |job: &PostedJob| shard(job, index, of).into_iter().copied().collect::<Vec<_>>();
+                let kept: Vec<JobPartition> = share(&before).into_iter().filter(|one| one.export == 3).collect();
+                assert_eq!(share(&after), kept, "{index} of {of}");
+                all.extend(share(&before).iter().map(|one| (one.export, one.number)));
+            }
+            all.sort_unstable();
+            assert_eq!(all, [(0, 0), (3, 0), (3, 1), (3, 2)], "each is of one shard of {of}");
+        }
+    }
+

@@ -142,7 +142,8 @@ async fn invite(
     let plan = journal.plan().await?.ok_or_else(|| ExportError::internal("the plan is not in the journal"))?;
     let (plan_sha256, max_workers) = (plan_sha256(&plan), run.request.work.readers.get());
     hold.claim.invite(WorkersWanted { plan_sha256: plan_sha256.clone(), max_workers }).await?;
-    let mut partitions = weighed(&work.plan);
+    let all = weighed(&work.plan);
+    let mut partitions = all.clone();
     partitions.retain(|partition| !gathered.amounts.contains_key(&partition.number));
     tracing::info!(partitions = partitions.len(), max_workers, "waiting for workers");
     let invitation = Invitation {
@@ -152,6 +153,7 @@ async fn invite(
         plan_sha256,
         outhaul_version: env!("CARGO_PKG_VERSION").to_owned(),
         partitions,
+        all,
         max_workers,
     };
     outside.invite(invitation).await;
@@ -205,8 +207,6 @@ fn patience(gone: &[PartitionReceipt]) -> Duration {
     failpoint::limit("gone", GONE_PATIENCE).saturating_add(longest.saturating_mul(2))
 }
 
-impl Gathered {
-    fn add<'a>(&mut self, receipts: impl IntoIterator<Item = &'a PartitionReceipt>) {
 /// Counts what another process has read, as if this one had: whoever watches the run sees that it moves.
 fn count(receipt: &PartitionReceipt) {
     let rows = receipt.read.rows().unwrap_or(0);
@@ -216,6 +216,8 @@ fn count(receipt: &PartitionReceipt) {
     telemetry::partition_completed();
 }
 
+impl Gathered {
+    fn add<'a>(&mut self, receipts: impl IntoIterator<Item = &'a PartitionReceipt>) {
         for receipt in receipts {
             let bytes = receipt.parts.iter().map(|part| part.object.bytes).sum();
             self.amounts.entry(receipt.partition).or_insert((receipt.read.rows().unwrap_or(0), bytes));
@@ -248,12 +250,11 @@ fn count(receipt: &PartitionReceipt) {
         for receipt in &found {
             let rows = receipt.read.rows();
             tracing::info!(partition = receipt.partition, rows, "a worker has uploaded a partition");
-        }
-        self.add(&found);
             if !self.amounts.contains_key(&receipt.partition) {
                 count(receipt);
             }
             self.add([receipt]);
+        }
         let failed = journal.failures().await?.into_iter().find(|failure| failure.epoch == epoch);
         match failed {
             Some(failure) if !failpoint::off("worker-failures") => {

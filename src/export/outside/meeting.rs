@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use super::posted::{self, PostedJob};
 use super::{EngineLine, EngineWord, Outside};
 use crate::export::error::ExportError;
-use crate::model::{Invitation, InvitedExport, JobInvitation, JobPartition, ReadyLine};
+use crate::model::{Invitation, InvitedExport, JobInvitation, JobPartition, ReadyLine, WeighedPartition};
 use crate::store::Destination;
 use crate::store::journal::plan_sha256;
 
@@ -109,7 +109,9 @@ impl Meeting {
     async fn invited(&self, MeetingTerms { root, root_url, run_id }: MeetingTerms<'_>) -> Result<(), ExportError> {
         let invitations = self.answers().await;
         let Some(max_workers) = invitations.iter().map(|(_, one)| one.max_workers).max() else { return Ok(()) };
-        let (exports, partitions) = (of_exports(&invitations, &self.names)?, of_partitions(&invitations)?);
+        let exports = of_exports(&invitations, &self.names)?;
+        let partitions = of_partitions(&invitations, |invitation| &invitation.partitions)?;
+        let dealt = of_partitions(&invitations, |invitation| &invitation.all)?;
         let outhaul_version = env!("CARGO_PKG_VERSION").to_owned();
         let epoch = exports.iter().map(|export| export.epoch).max().unwrap_or_default();
         let posted = PostedJob {
@@ -119,6 +121,7 @@ impl Meeting {
             outhaul_version,
             exports,
             partitions,
+            dealt,
             max_workers,
         };
         let bytes = posted.write(root).await?;
@@ -244,12 +247,15 @@ fn of_exports(invitations: &[(usize, Invitation)], names: &[String]) -> Result<V
     invitations.iter().map(export).collect()
 }
 
-/// The partitions of all exports, the heaviest first.
-fn of_partitions(invitations: &[(usize, Invitation)]) -> Result<Vec<JobPartition>, ExportError> {
+/// Partitions of all exports, the heaviest first.
+fn of_partitions(
+    invitations: &[(usize, Invitation)],
+    of: impl Fn(&Invitation) -> &[WeighedPartition],
+) -> Result<Vec<JobPartition>, ExportError> {
     let mut all = Vec::new();
     for (place, invitation) in invitations {
         let export = number_of(*place)?;
-        let own = invitation.partitions.iter();
+        let own = of(invitation).iter();
         all.extend(own.map(|one| JobPartition { export, number: one.number, weight: one.weight }));
     }
     all.sort_by_key(|one| (std::cmp::Reverse(one.weight), one.export, one.number));
@@ -262,7 +268,7 @@ mod tests {
     use tokio::sync::mpsc;
 
     use super::*;
-    use crate::model::{ExportErrorKind, WeighedPartition};
+    use crate::model::ExportErrorKind;
     use crate::store::StoreOptions;
 
     fn invitation(weights: &[u64]) -> Invitation {
@@ -277,6 +283,7 @@ mod tests {
             plan_sha256: "ab".to_owned(),
             outhaul_version: "1".to_owned(),
             partitions: weights.iter().enumerate().map(weighed).collect(),
+            all: weights.iter().chain(&[1]).enumerate().map(weighed).collect(),
             max_workers: 3,
         }
     }
@@ -308,6 +315,8 @@ mod tests {
         assert_eq!((job.epoch, job.max_workers, meeting.waiting()), (2, 3, 2));
         let posted = posted::read(&root, "run").await.unwrap().unwrap();
         assert_eq!(plan_sha256(&posted.1), job.plan_sha256);
+        // Shards are dealt of what has its receipt too.
+        assert_eq!((posted.0.partitions.len(), posted.0.dealt.len()), (3, 5));
     }
 
     #[tokio::test]

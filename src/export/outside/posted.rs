@@ -26,6 +26,10 @@ pub(crate) struct PostedJob {
     pub(crate) exports: Vec<InvitedExport>,
     /// What they are to read, the heaviest first.
     pub(super) partitions: Vec<JobPartition>,
+    /// All partitions of the exports, those with a receipt too, the heaviest first: shards are dealt of these, so that a worker
+    /// of the run as it was before has the same share. An earlier version has none.
+    #[serde(default)]
+    pub(super) dealt: Vec<JobPartition>,
     pub(super) max_workers: usize,
 }
 
@@ -85,24 +89,6 @@ pub(crate) async fn runs(root: &Destination) -> Result<Vec<String>, ExportError>
     }
     runs.sort_unstable_by(|one, other| other.cmp(one));
     Ok(runs)
-}
-
-/// What the latest run by name has left; `None` where none has left what this version can read.
-///
-/// # Errors
-/// The destination fails.
-pub(crate) async fn latest(root: &Destination) -> Result<Option<PostedJob>, ExportError> {
-    for run_id in runs(root).await? {
-        match read(root, &run_id).await {
-            Ok(Some((posted, _))) => return Ok(Some(posted)),
-            Ok(None) => {}
-            Err(error) if error.kind == ExportErrorKind::Usage => {
-                tracing::warn!(error = error.sentence(), "what stands there for workers is passed over");
-            }
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(None)
 }
 
 /// Takes away what some runs have left.
