@@ -14,6 +14,7 @@ use super::deal::numbers;
 use super::fence::Fence;
 use super::find::{Task, find};
 use crate::base::failpoint;
+use crate::commit::{Placement, look};
 use crate::export::company::Company;
 use crate::export::coordinator::export_partitions;
 use crate::export::error::ExportError;
@@ -186,10 +187,36 @@ async fn at_one(
     cancel: &CancellationToken,
 ) -> Result<usize, ExportError> {
     let share = task.share.clone();
+    let (destination, placement, run_id) = (task.destination.clone(), task.placement.clone(), task.run.run_id.clone());
+    let result = Box::pin(in_the_run(request, task, &share, told, cancel)).await;
+    // The records of a run that has ended are gone, and with them what a worker looks for.
+    let may_be_over = |error: &ExportError| {
+        matches!(error.kind, ExportErrorKind::DestinationTaken | ExportErrorKind::DestinationUnavailable)
+    };
+    if result.as_ref().is_err_and(may_be_over) && has_committed(&destination, &placement, &run_id).await {
+        tracing::info!(run_id, "the export has committed: the share is done");
+        return Ok(0);
+    }
+    result
+}
+
+/// Whether the export that stands is of this run. A destination that does not answer says nothing.
+async fn has_committed(destination: &Destination, placement: &Placement, run_id: &str) -> bool {
+    let standing = look(destination, placement).await.ok().flatten();
+    standing.is_some_and(|existing| existing.manifest.run_id == run_id) && !failpoint::off("committed-share")
+}
+
+async fn in_the_run(
+    request: &WorkRequest,
+    task: Task,
+    share: &WorkerShare,
+    told: &Sender<WorkerWord>,
+    cancel: &CancellationToken,
+) -> Result<usize, ExportError> {
     let joined = unless_cancelled(cancel, Box::pin(join(request, task))).await?;
     failpoint::reach("joined").await;
     let stop = cancel.child_token();
-    let mut reading = Box::pin(joined.read(&share, told, &stop));
+    let mut reading = Box::pin(joined.read(share, told, &stop));
     let result = tokio::select! {
         biased;
         result = &mut reading => result,
