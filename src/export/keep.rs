@@ -16,7 +16,7 @@ use tokio::process::{ChildStdin, Command};
 
 use super::error::ExportError;
 use super::identity::RunIdentity;
-use super::outside::find::lives;
+use super::outside::find::first_that_lives;
 use super::outside::posted;
 use super::place::place;
 use super::record::RunRecord;
@@ -296,10 +296,11 @@ async fn begun_run(
     if request.single_file || !request.others.is_empty() {
         return Ok(None);
     }
-    let Some(job) = posted::latest(destination).await? else { return Ok(None) };
-    if request.run_id.as_ref().is_some_and(|asked| *asked != job.run_id) || !lives(&job, None).await? {
-        return Ok(None);
-    }
+    let runs = match &request.run_id {
+        Some(asked) => vec![asked.clone()],
+        None => posted::runs(destination).await?,
+    };
+    let Some(job) = first_that_lives(destination, &runs, None).await? else { return Ok(None) };
     let mut places = job.exports.into_iter().map(|export| (export.destination, false));
     let Some((first, _)) = places.next() else { return Ok(None) };
     let (destination, _) = place(&first, false).await?;

@@ -273,7 +273,7 @@ async fn w8_a_killed_driver_of_a_job_costs_no_partition() {
             Some(keeping)
         };
         let run = worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
-        assert_eq!((told(&run).0, told(&run).1), (listed(&second), vec![]));
+        assert_eq!((told(&run).0, told(&run).1), (listed(&second), vec![(b, 1)]));
         let run = second.running.wait().await.expect(0);
         is_over(&night, &run);
         assert_eq!(made(&night), expected);
@@ -505,4 +505,113 @@ async fn what_has_no_workers_is_refused() {
     let run = night.run_at(&server.url("writer"), &["--workers", "external"]);
     let run = run.env("CLICKHOUSE_PASSWORD", &server.password).run().await.expect(2);
     assert!(run.stderr.contains("are read by the process that plans them"), "{}", run.stderr);
+}
+
+/// Two tables alike, in four partitions each.
+const PAIR: &str = "create table a as select i as id, md5(i::text) as v from generate_series(1, 8000) i;
+    create table b as select i as id, md5(i::text) as v from generate_series(1, 8000) i; analyze";
+
+fn pair() -> Night {
+    let one = |table: &str| format!("[[export]]\nname = '{table}'\ntable = '{table}'\nto = 'ROOT/{table}'\n");
+    let exports = ["a", "b"].map(one).concat();
+    Night::new(&format!("[defaults]\nformat = 'csv'\ncsv_header = false\nreaders = 2\npartitions = 4\n{exports}"))
+}
+
+/// A share is the same for each process of a run: what one worker has read before a resume makes no other read less.
+#[tokio::test]
+async fn a_share_is_the_same_after_a_resume() {
+    let pg = pg(18).await;
+    pg.batch(PAIR).await;
+    for one_commits in [false, true] {
+        let night = pair();
+        let first = Driver::start(driver(&pg, &night, &["--keep-snapshot", "60s"])).await;
+        let read = told(&worker(&pg, &night, &["--shard", "0/2"]).run().await.expect(0)).0;
+        assert_eq!(read.len(), 4);
+        if one_commits {
+            given(&pg, &night, &first, &all_of(&first, "a")).run().await.expect(0);
+            let committed = async || night.committed().contains("a").then_some(());
+            eventually(Duration::from_secs(20), "the commit of a", committed).await;
+        }
+        kill(first.running).await;
+        let second = Driver::start(resume(&pg, &night, &["--workers", "external"])).await;
+        let rest = worker(&pg, &night, &["--shard", "1/2"]).run().await.expect(0);
+        assert_eq!(told(&rest).0, listed(&second), "{one_commits}");
+        second.running.wait().await.expect(0);
+        assert_eq!((rows(&night, "a").len(), rows(&night, "b").len()), (8000, 8000));
+    }
+    no_sessions_left(&pg).await;
+}
+
+/// A worker that comes again after its export has committed has nothing left to do, while another export waits.
+#[tokio::test]
+async fn a_worker_of_an_export_that_has_committed_has_done_its_share() {
+    let pg = pg(18).await;
+    pg.batch(PAIR).await;
+    for (off, code) in [("", 0), ("committed-share", 22)] {
+        let night = pair();
+        let driver = Driver::start(driver(&pg, &night, &[])).await;
+        let a = all_of(&driver, "a");
+        given(&pg, &night, &driver, &a).run().await.expect(0);
+        let committed = async || night.committed().contains("a").then_some(());
+        eventually(Duration::from_secs(20), "the commit of a", committed).await;
+        given(&pg, &night, &driver, &a).env("OUTHAUL_TEST_OFF", off).run().await.expect(code);
+        worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
+        driver.running.wait().await.expect(0);
+        assert_eq!((rows(&night, "a").len(), rows(&night, "b").len()), (8000, 8000));
+    }
+}
+
+/// What workers read and write moves the metrics of the run, which an alert asks whether it is stuck. A posting of a run that
+/// is dead keeps no keeper from the one that lives.
+#[tokio::test]
+async fn the_metrics_of_a_run_move_with_its_workers() {
+    let pg = pg(18).await;
+    pg.batch(PAIR).await;
+    let night = pair();
+    let file = night.folder.path().join("run.prom");
+    let args = ["--metrics-file", file.to_str().unwrap()];
+    let driver = Driver::start(driver(&pg, &night, &args)).await;
+    let posted = std::fs::read_dir(night.out("_workers")).unwrap().next().unwrap().unwrap().path();
+    let posting = std::fs::read_to_string(posted).unwrap();
+    let run_id = driver.ready["run_id"].as_str().unwrap();
+    std::fs::write(night.out("_workers").join("zzz.json"), posting.replace(run_id, "zzz")).unwrap();
+    let root = root(&night);
+    let keeping = outhaul(["keep", &root, "--from", &pg.url, "--for", "60s"]).spawn();
+    keeping.stderr_has("holding the snapshot as").await;
+    worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
+    driver.running.wait().await.expect(0);
+    keeping.wait().await.expect(0);
+    let text = std::fs::read_to_string(&file).unwrap();
+    let value = |name: &str| -> f64 {
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("no {name} in\n{text}"));
+        line.rsplit_once(' ').unwrap().1.parse().unwrap()
+    };
+    for (name, expected) in [
+        ("outhaul_rows_read_total", 16000.0),
+        ("outhaul_rows_encoded_total", 16000.0),
+        ("outhaul_partitions_completed_total", 8.0),
+    ] {
+        assert!((value(name) - expected).abs() < 0.5, "{name}: {text}");
+    }
+    assert!(value("outhaul_bytes_written_total") > 16000.0 * 33.0, "{text}");
+}
+
+/// A worker whose clock is ahead takes every sign of life for one of long ago.
+#[tokio::test]
+async fn a_worker_whose_clock_is_ahead_joins() {
+    let pg = pg(18).await;
+    pg.batch(PAIR).await;
+    for fenced in [true, false] {
+        let night = pair();
+        let run = driver(&pg, &night, &[]).env("OUTHAUL_TEST_LIMITS", format!("owner-renewal=0.2,{QUICK}"));
+        let driver = Driver::start(run).await;
+        let ahead = format!("owner-lease=0.001,owner-renewal=1,{QUICK}");
+        let words = if fenced { driver.fence("0:0") } else { vec!["--shard".to_owned(), "0/1".to_owned()] };
+        let words: Vec<&str> = words.iter().map(String::as_str).chain(["--wait", "5s"]).collect();
+        worker(&pg, &night, &words).env("OUTHAUL_TEST_LIMITS", ahead).run().await.expect(0);
+        if fenced {
+            worker(&pg, &night, &["--shard", "0/1"]).run().await.expect(0);
+        }
+        driver.running.wait().await.expect(0);
+    }
 }

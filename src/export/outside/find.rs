@@ -16,8 +16,9 @@ use crate::export::place::place_by;
 use crate::model::{
     CredentialCommand, ExportErrorKind, ExportShare, InvitedExport, JobPartition, RunFence, WorkerShare, WorkersWanted,
 };
+use crate::store::error::StoreFault;
 use crate::store::journal::plan_sha256;
-use crate::store::owner::owner;
+use crate::store::owner::{OwnerRecord, owner, refuse_alive};
 use crate::store::{Destination, StoreOptions};
 
 /// What a worker has to do at one destination.
@@ -75,7 +76,15 @@ async fn one(
     destination: &Destination,
     path: &str,
 ) -> Result<Option<(RunFence, NonZeroUsize)>, ExportError> {
-    let found = owner(destination, path).await?.filter(|owner| owner.is_alive(Utc::now()));
+    // Whose clock is another does not matter where it is said which process of the run is meant.
+    let wanted = |owner: &OwnerRecord| match &request.run {
+        Some(_) => owner.may_live(),
+        None => owner.is_alive(Utc::now()),
+    };
+    let found = match owner(destination, path).await?.filter(wanted) {
+        None if request.run.is_none() => renewed(destination, path).await?,
+        found => found,
+    };
     match (&request.run, found) {
         (asked, Some(owner))
             if asked.as_ref().is_none_or(|run| (&run.run_id, run.epoch) == (&owner.run_id, owner.epoch)) =>
@@ -87,7 +96,6 @@ async fn one(
         }
         (Some(asked), _) => {
             let fence = Fence { destination: destination.clone(), path: path.to_owned(), run: asked.clone() };
-            // One that is only late has its record all the same.
             fence.check().await.map(|()| None)
         }
         (None, _) => Ok(None),
@@ -123,6 +131,7 @@ async fn job(
         }
         return of_this_version(job).map(Some);
     }
+    let mut latest = None;
     for run_id in posted::runs(root).await? {
         let job = match posted::read(root, &run_id).await {
             Ok(Some((job, _))) => job,
@@ -136,8 +145,12 @@ async fn job(
         if lives(&job, request.aws_credential_command.as_ref()).await? {
             return of_this_version(job).map(Some);
         }
+        latest.get_or_insert(job);
     }
-    Ok(None)
+    match latest {
+        Some(job) if lives_late(&job, request.aws_credential_command.as_ref()).await? => of_this_version(job).map(Some),
+        _ => Ok(None),
+    }
 }
 
 fn of_this_version(job: PostedJob) -> Result<PostedJob, ExportError> {
@@ -151,21 +164,69 @@ fn of_this_version(job: PostedJob) -> Result<PostedJob, ExportError> {
         .with_hint("workers and the run that they read for are of one version"))
 }
 
+/// The first of some runs that has left a job here and lives; what this version cannot read is passed over.
+///
+/// # Errors
+/// A destination fails.
+pub(crate) async fn first_that_lives(
+    root: &Destination,
+    runs: &[String],
+    credentials: Option<&CredentialCommand>,
+) -> Result<Option<PostedJob>, ExportError> {
+    for run_id in runs {
+        match posted::read(root, run_id).await {
+            Ok(Some((job, _))) if lives(&job, credentials).await? => return Ok(Some(job)),
+            Ok(_) => {}
+            Err(error) if error.kind == ExportErrorKind::Usage => {
+                tracing::warn!(error = error.sentence(), "what stands there for workers is passed over");
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(None)
+}
+
 /// Whether an export of a job still is its run's.
 ///
 /// # Errors
 /// A destination fails.
-pub(crate) async fn lives(job: &PostedJob, credentials: Option<&CredentialCommand>) -> Result<bool, ExportError> {
+async fn lives(job: &PostedJob, credentials: Option<&CredentialCommand>) -> Result<bool, ExportError> {
     for export in &job.exports {
         let destination = connect(export, credentials).await?;
         let owner = owner(&destination, &Placement::Parts.owner_path()).await?;
-        if owner.is_some_and(|owner| {
-            owner.is_alive(Utc::now()) && (owner.run_id.as_str(), owner.epoch) == (job.run_id.as_str(), export.epoch)
-        }) {
+        if owner.is_some_and(|owner| is_of(&owner, job, export) && owner.is_alive(Utc::now())) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Whether a job that is late by our clock shows within a renewal that it lives.
+async fn lives_late(job: &PostedJob, credentials: Option<&CredentialCommand>) -> Result<bool, ExportError> {
+    let path = Placement::Parts.owner_path();
+    for export in &job.exports {
+        let destination = connect(export, credentials).await?;
+        if owner(&destination, &path).await?.is_some_and(|owner| is_of(&owner, job, export)) {
+            // A run that lives renews all of its records.
+            return Ok(renewed(&destination, &path).await?.is_some_and(|owner| is_of(&owner, job, export)));
+        }
+    }
+    Ok(false)
+}
+
+fn is_of(owner: &OwnerRecord, job: &PostedJob, export: &InvitedExport) -> bool {
+    (owner.run_id.as_str(), owner.epoch) == (job.run_id.as_str(), export.epoch)
+}
+
+/// The owner that is late by our clock, where it shows within a renewal that it lives: clocks differ.
+async fn renewed(destination: &Destination, path: &str) -> Result<Option<OwnerRecord>, ExportError> {
+    match refuse_alive(destination, path, true).await {
+        Err(error) if error.fault == StoreFault::Taken => {
+            Ok(owner(destination, path).await?.filter(|owner| !owner.ended))
+        }
+        Err(error) => Err(error.into()),
+        Ok(_) => Ok(None),
+    }
 }
 
 async fn connect(export: &InvitedExport, credentials: Option<&CredentialCommand>) -> Result<Destination, ExportError> {
@@ -222,6 +283,21 @@ fn shares<'a>(share: &WorkerShare, job: &'a PostedJob) -> Result<Vec<(&'a Invite
     Ok(shares)
 }
 
+/// What one of `of` shards has of a job, the heaviest first. Each export is dealt by itself, from a shard of its own on: which
+/// partition is whose depends on nothing but plans, and not on what is done of a run when it goes on.
+fn shard(job: &PostedJob, index: u32, of: u32) -> Vec<&JobPartition> {
+    let of = of.max(1);
+    let all = if job.dealt.is_empty() { &job.partitions } else { &job.dealt };
+    let of_export = |export: &InvitedExport| {
+        let own: Vec<&JobPartition> = all.iter().filter(|one| one.export == export.number).collect();
+        let from = u64::from(index) + u64::from(of - export.number % of);
+        dealt(&own, u32::try_from(from % u64::from(of)).unwrap_or(0), of).copied().collect::<Vec<_>>()
+    };
+    let mut mine: Vec<&JobPartition> = job.exports.iter().flat_map(of_export).collect();
+    mine.sort_by_key(|one| (std::cmp::Reverse(one.weight), one.export, one.number));
+    mine
+}
+
 /// The export of a number or a name.
 fn named<'a>(text: &str, job: &'a PostedJob) -> Result<&'a InvitedExport, ExportError> {
     let by_number = text.parse().ok().and_then(|number: u32| job.exports.iter().find(|one| one.number == number));
@@ -253,6 +329,7 @@ mod tests {
             outhaul_version: String::new(),
             exports: vec![export(0, "public.a"), export(3, "public.b")],
             partitions: vec![partition(3, 1, 90), partition(0, 0, 50), partition(3, 0, 40), partition(3, 2, 30)],
+            dealt: Vec::new(),
             max_workers: 2,
         }
     }
@@ -271,33 +348,6 @@ mod tests {
         assert_eq!(found(&WorkerShare::Shard { index: 7, of: 9 }), Ok(vec![]));
     }
 
-    #[test]
-    fn an_export_is_known_by_number_and_by_name() {
-        let share = |export: &str| {
-            WorkerShare::OfExports(vec![ExportShare { export: export.to_owned(), partitions: vec![7, 12] }])
-        };
-        assert_eq!(found(&share("3")), found(&share("public.b")));
-        assert_eq!(found(&share("public.a")), Ok(vec![(0, vec![7, 12])]));
-        assert!(found(&share("1")).unwrap_err().contains("0 (public.a), 3 (public.b)"));
-        assert!(found(&WorkerShare::Partitions(vec![1])).unwrap_err().contains("an export in front"));
-    }
-}
-/// What one of `of` shards has of a job, the heaviest first. Each export is dealt by itself, from a shard of its own on: which
-/// partition is whose depends on nothing but plans, and not on what is done of a run when it goes on.
-fn shard(job: &PostedJob, index: u32, of: u32) -> Vec<&JobPartition> {
-    let of = of.max(1);
-    let all = if job.dealt.is_empty() { &job.partitions } else { &job.dealt };
-    let of_export = |export: &InvitedExport| {
-        let own: Vec<&JobPartition> = all.iter().filter(|one| one.export == export.number).collect();
-        let from = u64::from(index) + u64::from(of - export.number % of);
-        dealt(&own, u32::try_from(from % u64::from(of)).unwrap_or(0), of).copied().collect::<Vec<_>>()
-    };
-    let mut mine: Vec<&JobPartition> = job.exports.iter().flat_map(of_export).collect();
-    mine.sort_by_key(|one| (std::cmp::Reverse(one.weight), one.export, one.number));
-    mine
-}
-
-            dealt: Vec::new(),
     #[test]
     fn a_share_is_the_same_however_far_the_run_has_come() {
         let before = PostedJob { dealt: job().partitions, ..job() };
@@ -318,3 +368,14 @@ fn shard(job: &PostedJob, index: u32, of: u32) -> Vec<&JobPartition> {
         }
     }
 
+    #[test]
+    fn an_export_is_known_by_number_and_by_name() {
+        let share = |export: &str| {
+            WorkerShare::OfExports(vec![ExportShare { export: export.to_owned(), partitions: vec![7, 12] }])
+        };
+        assert_eq!(found(&share("3")), found(&share("public.b")));
+        assert_eq!(found(&share("public.a")), Ok(vec![(0, vec![7, 12])]));
+        assert!(found(&share("1")).unwrap_err().contains("0 (public.a), 3 (public.b)"));
+        assert!(found(&WorkerShare::Partitions(vec![1])).unwrap_err().contains("an export in front"));
+    }
+}
