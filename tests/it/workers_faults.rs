@@ -182,7 +182,7 @@ async fn w8_a_receipt_between_two_processes_of_a_run_is_counted() {
     let place = Place::local();
     let first = Driver::start(driver(&pg, &place, &["--keep-snapshot", "60s"])).await;
     let stop = Stop::at("fenced");
-    let limits = format!("{QUICK},fence=60");
+    let limits = format!("fence=60,{QUICK}");
     let late = first.worker(&pg, &place, "2").stops([&stop]).env("OUTHAUL_TEST_LIMITS", limits).spawn();
     late.stands_at(&stop).await;
     kill(first.running).await;
@@ -209,7 +209,7 @@ async fn w4_a_run_of_the_same_id_and_epoch_is_another_run() {
         let first = Driver::start(driver(&pg, &place, &args)).await;
         // It has the snapshot, and nothing of it is at the destination.
         let stop = Stop::at("reading");
-        let limits = format!("{QUICK},fence=60");
+        let limits = format!("fence=60,{QUICK}");
         let zombie = first.worker(&pg, &place, "3").stops([&stop]).env("OUTHAUL_TEST_LIMITS", limits);
         let zombie = zombie.env("OUTHAUL_TEST_OFF", off).spawn();
         zombie.stands_at(&stop).await;
