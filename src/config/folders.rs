@@ -80,9 +80,19 @@ impl Given {
         let mut mistakes = Vec::new();
         for (at, name) in names.iter().enumerate() {
             // Readers of folders do not tell letter case.
-            if names[..at].iter().any(|other| other.eq_ignore_ascii_case(name)) {
+            if names[..at].iter().any(|other| other.to_lowercase() == name.to_lowercase()) {
                 let what = format!("--partition-by names {name:?} twice");
                 mistakes.push(ConfigError::new(what, "give each level of folders another name"));
+            }
+            let of_destination =
+                self.to.iter().flat_map(|to| to.split('/')).filter_map(|folder| folder.split_once('='));
+            if let Some((key, _)) =
+                of_destination.into_iter().find(|(key, _)| key.to_lowercase() == name.to_lowercase())
+            {
+                let what = format!(
+                    "--partition-by names {name:?}, and --to is in a folder {key}=…, which readers take for it"
+                );
+                mistakes.push(ConfigError::new(what, "give the folders or the destination another name"));
             }
         }
         if let Some(name) = names.iter().find(|name| name.starts_with(['_', '.'])) {

@@ -43,6 +43,16 @@ pub enum FolderMisfit {
         /// Its type at the source.
         type_name: String,
     },
+    /// Readers take the level for a column of the files, and its folders' names for that column's values.
+    #[error(
+        "--partition-by names folders {level:?}, and the files have a column {column:?}, which readers take for the same"
+    )]
+    Alike {
+        /// The level of folders.
+        level: String,
+        /// The column of the files.
+        column: String,
+    },
     /// The files would have no columns.
     #[error("--partition-by takes every column out of the files")]
     NothingLeft,
@@ -56,6 +66,9 @@ impl FolderMisfit {
                 "name a column as it is called in the output; --columns has to name it too, where it is given"
             }
             Self::Type { .. } => "write an expression: --partition-by \"dt=(created_at at time zone 'UTC')::date\"",
+            Self::Alike { .. } => {
+                "give one of the two another name: NAME=EXPRESSION for the folders, --rename for the column"
+            }
             Self::NothingLeft => "export more columns, or add --keep-partition-columns",
         }
     }
@@ -81,6 +94,20 @@ impl FolderOptions {
             return Err(FolderMisfit::NothingLeft);
         }
         Ok(places)
+    }
+
+    /// Makes sure that no level of folders is called like a column of the files. Readers of folders do not tell letter case.
+    ///
+    /// # Errors
+    /// [`FolderMisfit::Alike`].
+    pub fn stand_apart<'a>(&self, written: impl Iterator<Item = &'a ColumnPlan>) -> Result<(), FolderMisfit> {
+        for ColumnPlan { name: column, .. } in written {
+            let alike = |level: &&String| *level != column && level.to_lowercase() == column.to_lowercase();
+            if let Some(level) = self.columns.iter().find(alike) {
+                return Err(FolderMisfit::Alike { level: level.clone(), column: column.clone() });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the files have a column of this name.

@@ -303,6 +303,11 @@ async fn what_makes_no_folders_is_refused_before_anything_is_read() {
         (&["--table", "t", "--partition-by", "x"], "column"),
         (&["--table", "t", "--partition-by", "_x=1"], "hidden"),
         (&["--table", "t", "--partition-by", "x=1,X=2"], "twice"),
+        (
+            &["--table", "odd", "--partition-by", "ID=id%2"],
+            "--partition-by names folders \"ID\", and the files have a column \"id\"",
+        ),
+        (&["--table", "t", "--partition-by", "region=region%2"], "--partition-by region"),
         (&["--table", "t", "--partition-by", "x=1)--"], "--column x"),
         (&["--table", "t", "--partition-by", "x=random();"], "--column x"),
         (&["--table", "t", "--columns", "region", "--partition-by", "region"], "every column"),
@@ -313,6 +318,8 @@ async fn what_makes_no_folders_is_refused_before_anything_is_read() {
         let run = command(&pg, "out.d", args).run().await.expect(2);
         assert!(run.stderr.contains(why), "{args:?}: {}", run.stderr);
     }
+    let below = command(&pg, "out.d/Region=ZZ/o", &["--table", "t", "--partition-by", "region"]).run().await.expect(2);
+    assert!(below.stderr.contains("--to is in a folder Region="), "{}", below.stderr);
     let stream = command(&pg, "-", &["--table", "t", "--partition-by", "region"]).run().await.expect(2);
     assert!(stream.stderr.contains("--to -"), "{}", stream.stderr);
 }
@@ -402,8 +409,10 @@ async fn rows_of_clickhouse_go_into_folders_too() {
         assert_eq!(row["c"], if id.is_multiple_of(4) { Value::Null } else { format!("c{}", id % 4).into() });
         assert_eq!(row["odd"], (id % 2).to_string());
     }
-    let refused = server.export(&["--table", "o", "--partition-by", "v", "--to", "out.d"]).run().await.expect(2);
-    assert!(refused.stderr.contains("Float64"), "{}", refused.stderr);
+    for (by, why) in [("v", "Float64"), ("Day=toString(day)", "the files have a column \"day\"")] {
+        let refused = server.export(&["--table", "o", "--partition-by", by, "--to", "out.d"]).run().await.expect(2);
+        assert!(refused.stderr.contains(why), "{by}: {}", refused.stderr);
+    }
 }
 
 const MIB: u64 = 1024 * 1024;

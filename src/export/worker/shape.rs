@@ -51,7 +51,9 @@ impl WorkColumns {
 /// [`ExportErrorKind::Usage`].
 pub(crate) fn check_columns(plan: &Plan, rules: OutputRules<'_>) -> Result<(), ExportError> {
     if let Some(folders) = rules.folders {
-        folders.places(&plan.columns).map_err(|misfit| refused(&misfit, misfit.hint()))?;
+        let written = plan.columns.iter().filter(|column| rules.written(column).is_some());
+        let placed = folders.places(&plan.columns).and_then(|_| folders.stand_apart(written));
+        placed.map_err(|misfit| refused(&misfit, misfit.hint()))?;
         if !folders_fit(&folders.columns) {
             let message = "--partition-by names columns whose names are too long for so many folders";
             return Err(ExportError::new(ExportErrorKind::Usage, message)

@@ -42,7 +42,7 @@ pub enum PlanError {
         example: &'static str,
     },
     /// `--column` with the name of a selected column.
-    #[error("--column {name}: a column of this name is exported already")]
+    #[error("--column or --partition-by {name}: a column of this name is exported already")]
     NameTaken {
         /// The name.
         name: String,

@@ -126,7 +126,8 @@ fn columns_that_make_no_sense_are_refused() {
 
 #[test]
 fn expressions_that_make_no_sense_are_refused() {
-    let taken = "--column name: a column of this name is exported already; leave it out with --columns";
+    let taken =
+        "--column or --partition-by name: a column of this name is exported already; leave it out with --columns";
     for (expressions, message) in [
         (pairs([("name", "upper(name)"), ("n", "1")]), taken),
         (pairs([("n", "1"), ("n", "2")]), "two output columns are called \"n\""),
@@ -136,7 +137,10 @@ fn expressions_that_make_no_sense_are_refused() {
     }
     let renames = pairs([("name", "label")]);
     let expressions = pairs([("label", "1")]);
-    refused(&ShapeOptions { expressions, renames, ..shape() }, "--column label: a column of this name");
+    refused(
+        &ShapeOptions { expressions, renames, ..shape() },
+        "--column or --partition-by label: a column of this name",
+    );
 }
 
 #[test]
