@@ -16,6 +16,15 @@ pub(crate) fn plural<T: PartialEq + From<u8> + Copy>(number: T, noun: &str) -> S
     format!("{noun}{ending}")
 }
 
+/// The first of some names, and how many more there are.
+pub(crate) fn first_of<T: AsRef<str>>(names: &[T]) -> String {
+    let shown: Vec<&str> = names.iter().take(NAMES_IN_ERROR_MAX).map(AsRef::as_ref).collect();
+    match names.len().saturating_sub(shown.len()) {
+        0 => shown.join(", "),
+        more => format!("{} and {more} more", shown.join(", ")),
+    }
+}
+
 /// A key value as people read it, for example `7`, `(7, NULL)`.
 pub(crate) fn key_words(value: &[Option<String>]) -> String {
     let values: Vec<&str> = value.iter().map(|value| value.as_deref().unwrap_or("NULL")).collect();

@@ -187,6 +187,7 @@ fn destination_words(destination: &PlannedDestination, on_existing: OnExisting, 
         DestinationState::IsFolder => {
             format!("{url}, taken\nthe folder of an earlier export has this name: an export would stop with exit 22")
         }
+        DestinationState::Refused { why } => format!("{url}, taken\n{why}: an export would stop with exit 22"),
         DestinationState::Unknown { why } => format!("{url}\nwhat is there is not known: {why}"),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::wire::WireError;
 use crate::base::cpu::CpuPanic;
-use crate::base::words::counted;
+use crate::base::words::{counted, first_of};
 use crate::store::StoreError;
 use crate::store::error::StoreFault;
 
@@ -75,6 +75,13 @@ pub enum ManifestError {
     /// An object that no manifest describes stands where the single file was to be.
     #[error("{object} is there already, and no manifest describes it")]
     Occupied { object: String },
+    /// Objects that no manifest and no journal names stand where the parts are to be.
+    #[error("{destination} has {} among its parts that no manifest names: {}", counted(objects.len(), "object"), first_of(objects))]
+    Strangers {
+        destination: String,
+        /// Relative to the destination.
+        objects: Vec<String>,
+    },
     /// The run id was used for another request.
     #[error("run {run_id} committed a different export at {object}: {} {}", fields.join(", "), if fields.len() == 1 { "differs" } else { "differ" })]
     OtherRequest {
@@ -145,6 +152,7 @@ impl ManifestError {
             Self::Taken { .. }
             | Self::Vanished { .. }
             | Self::Occupied { .. }
+            | Self::Strangers { .. }
             | Self::OtherRequest { .. }
             | Self::Overtaken { .. }
             // Somebody wrote it, and it was not this build.
@@ -171,6 +179,7 @@ impl ManifestError {
             Self::Taken { .. }
             | Self::Vanished { .. }
             | Self::Occupied { .. }
+            | Self::Strangers { .. }
             | Self::OtherRequest { .. }
             | Self::Overtaken { .. }
             | Self::Decode { .. }

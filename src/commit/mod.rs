@@ -15,6 +15,7 @@ pub(crate) mod placement;
 mod protocol;
 mod record;
 mod recover;
+mod strangers;
 pub(crate) mod types;
 mod watermark;
 pub mod wire;
@@ -28,6 +29,7 @@ pub use placement::Placement;
 pub(crate) use protocol::{CommitRules, Committed, commit};
 pub(crate) use record::CommitRecord;
 pub(crate) use recover::{Recovered, recover};
+pub(crate) use strangers::strangers;
 pub(crate) use wire::crc64nvme_text;
 
 #[cfg(test)]

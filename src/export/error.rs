@@ -5,6 +5,7 @@ use std::error::Error as StdError;
 
 use crate::base::voice;
 use crate::commit::ManifestError;
+use crate::commit::wire::WireError;
 use crate::encode::EncodeError;
 use crate::model::{ErrorCode, ExportErrorKind};
 use crate::source::{Retry, SourceError, SourceFault};
@@ -178,7 +179,9 @@ impl From<ManifestError> for ExportError {
             (_, None) => voice::sentence(&error.to_string(), error.source(), false),
         };
         let code = match &error {
-            ManifestError::Taken { .. } | ManifestError::Occupied { .. } => Some(ErrorCode::DestinationOccupied),
+            ManifestError::Taken { .. } | ManifestError::Occupied { .. } | ManifestError::Strangers { .. } => {
+                Some(ErrorCode::DestinationOccupied)
+            }
             ManifestError::OtherRequest { .. } => Some(ErrorCode::OtherRequest),
             other => other.store().and_then(|store| store.code),
         };
@@ -187,6 +190,14 @@ impl From<ManifestError> for ExportError {
                 "choose another destination, for example with {date} or {run_id} in it, or --on-existing skip or replace",
             ),
             ManifestError::Occupied { .. } => Some("--on-existing replace overwrites it"),
+            ManifestError::Strangers { .. } => Some(
+                "readers would take them for rows of this export: remove what is of no use any more, or choose another destination",
+            ),
+            // Of a newer version its own words say what to do.
+            ManifestError::Decode { source, .. } if !matches!(source, WireError::Version { .. }) => Some(
+                "it is damaged, and nobody knows which parts it named: remove it together with the parts that stand there, or \
+                 choose another destination",
+            ),
             ManifestError::OtherRequest { .. } => {
                 Some("a retry asks for the same; give another export another --run-id")
             }

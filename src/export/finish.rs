@@ -224,6 +224,7 @@ pub(crate) async fn finish(
                 receipts.iter().flat_map(|receipt| &receipt.parts).map(|part| &part.object).collect();
             run.commit_begun.set();
             run.tell(Event::Committing { parts: staged.len() }).await;
+            run.tell_of_strangers(previous.iter().map(|previous| &previous.manifest).chain([&*manifest])).await;
             let on_existing = run.request.commit.on_existing;
             let rules = CommitRules {
                 placement: placement.clone(),

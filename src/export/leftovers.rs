@@ -237,6 +237,12 @@ impl DeadRun {
         Ok(remains)
     }
 
+    /// Every object of the run that may be visible, or that its commit was to remove.
+    pub(crate) fn may_have_shown(&self) -> Vec<String> {
+        let of_commit = self.commit.iter().flat_map(|commit| commit.parts.iter().chain(&commit.replaced));
+        self.visible_early().into_iter().chain(of_commit.cloned()).collect()
+    }
+
     /// Objects that the run may have shown before its commit. Where it is not known whether it did, those whose names
     /// only this run makes: a single file's name may be somebody else's file.
     fn visible_early(&self) -> Vec<String> {

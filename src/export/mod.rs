@@ -35,6 +35,7 @@ pub mod show;
 mod simulation;
 mod since;
 mod state;
+mod strangers;
 mod stream;
 mod together;
 pub(crate) mod worker;

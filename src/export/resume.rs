@@ -253,6 +253,7 @@ impl Unfinished {
         let previous = previous(run, destination, placement).await?;
         let sorted = receipts_of_plan(destination, journal, &record.plan).await?;
         discard_others(destination, placement, journal, &sorted).await?;
+        run.refuse_strangers(previous.as_ref().map(|previous| &previous.manifest)).await?;
         let receipts: Vec<PartitionReceipt> = sorted.whole.into_values().collect();
         failpoint::reach("receipts").await;
         let unfinished = Self { record, receipts, previous };

@@ -17,8 +17,9 @@ pub use super::leftovers::Remains;
 use super::place::{no_folder, place};
 use super::record::RunRecord;
 use super::request::ExportRequest;
+use super::strangers::unnamed;
 use crate::commit::{Manifest, ManifestError, Placement, look};
-use crate::model::{ExportErrorKind, KeptSnapshot, Target};
+use crate::model::{ExportErrorKind, KeptSnapshot, OnExisting, Target};
 use crate::store::owner::{OwnerRecord, owner};
 use crate::store::{Destination, Journal, credentials_by, shown as address_shown};
 
@@ -130,6 +131,11 @@ pub enum DestinationState {
     Occupied,
     /// The folder of an earlier export has the name of the file that is planned.
     IsFolder,
+    /// What is there would stop an export.
+    Refused {
+        /// Why.
+        why: String,
+    },
     /// It cannot be looked at.
     Unknown {
         /// Why not.
@@ -214,14 +220,29 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
         return PlannedDestination { url, credentials: None, state: DestinationState::Stream };
     };
     let looked = async {
-        match state(facts(&destination, &placement).await?) {
-            DestinationState::Free => no_folder(&destination, &placement).await.map(|()| DestinationState::Free),
-            taken => Ok(taken),
+        let shown = facts(&destination, &placement).await?;
+        let found = state(&shown);
+        match (&found, request.commit.on_existing) {
+            (DestinationState::Free, _) => match no_folder(&destination, &placement).await {
+                Err(error) if error.kind == ExportErrorKind::DestinationTaken => {
+                    return Ok::<_, ExportError>(DestinationState::IsFolder);
+                }
+                looked => looked?,
+            },
+            (DestinationState::Committed { .. }, OnExisting::Replace) => {}
+            _ => return Ok(found),
         }
+        let objects = unnamed(&destination, (&placement, request.commit.layout), &shown.manifest).await?;
+        if objects.is_empty() {
+            return Ok(found);
+        }
+        Err(ManifestError::Strangers { destination: destination.url().to_owned(), objects }.into())
     };
     let state = match tokio::time::timeout(LOOK_LIMIT, looked).await {
         Ok(Ok(state)) => state,
-        Ok(Err(error)) if error.kind == ExportErrorKind::DestinationTaken => DestinationState::IsFolder,
+        Ok(Err(error)) if error.kind == ExportErrorKind::DestinationTaken => {
+            DestinationState::Refused { why: error.sentence() }
+        }
         Ok(Err(error)) => unknown(&error),
         Err(_) => DestinationState::Unknown { why: format!("it did not answer within {} s", LOOK_LIMIT.as_secs()) },
     };
@@ -229,10 +250,12 @@ pub async fn before(request: &ExportRequest) -> PlannedDestination {
     PlannedDestination { url, credentials, state }
 }
 
-fn state(shown: Shown) -> DestinationState {
-    match (shown.owner.filter(|owner| owner.alive), shown.manifest) {
-        (Some(owner), _) => DestinationState::AtWork(owner),
-        (None, Some(manifest)) => DestinationState::Committed { run_id: manifest.run_id, at: manifest.finished_at },
+fn state(shown: &Shown) -> DestinationState {
+    match (shown.owner.as_ref().filter(|owner| owner.alive), &shown.manifest) {
+        (Some(owner), _) => DestinationState::AtWork(owner.clone()),
+        (None, Some(manifest)) => {
+            DestinationState::Committed { run_id: manifest.run_id.clone(), at: manifest.finished_at }
+        }
         (None, None) if shown.has_file => DestinationState::Occupied,
         (None, None) => DestinationState::Free,
     }

@@ -298,6 +298,8 @@ impl Run {
         }
         let before = unless_cancelled(stop, self.place.look(&self.request)).await?;
         if let Before::Run(previous) = &before {
+            let standing = previous.as_ref().map(|previous| &previous.manifest);
+            unless_cancelled(stop, self.refuse_strangers(standing)).await?;
             unless_cancelled(stop, self.begin_since(previous.as_deref())).await?;
         }
         Ok(before)

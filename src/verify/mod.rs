@@ -23,9 +23,9 @@ use crate::base::words::counted;
 use crate::commit::build::totals;
 use crate::commit::model::PartEntry;
 use crate::commit::wire::crc64nvme_text;
-use crate::commit::{Manifest, ManifestError, Placement, look};
+use crate::commit::{Manifest, ManifestError, Placement, look, strangers};
 use crate::model::{ColumnSummary, RunStatus};
-use crate::store::{Destination, PartName};
+use crate::store::Destination;
 
 /// Parts that `outhaul verify` looks at, or reads, at the same time.
 const VERIFIES_AT_ONCE: usize = 8;
@@ -161,7 +161,11 @@ pub async fn verify(
         report.findings.extend(part.findings);
     }
     if *placement == Placement::Parts {
-        report.findings.extend(strangers(destination, &manifest).await?);
+        let named = manifest.parts.iter().map(|part| part.path.as_str()).collect();
+        let flat = !manifest.parts.iter().all(|part| part.path.starts_with("data/"));
+        let strange = strangers(destination, flat, &named).await.map_err(ManifestError::Verify)?;
+        let finding = |bytes: u64| format!("no manifest names it ({})", counted(bytes, "byte"));
+        report.findings.extend(strange.iter().map(|(path, bytes)| Finding::new(path, finding(*bytes))));
     }
     Ok(report)
 }
@@ -280,26 +284,6 @@ async fn check_part(
 fn wrong_crc(who: &str, found: u64, wanted: u64) -> String {
     let (found, wanted) = (crc64nvme_text(found), crc64nvme_text(wanted));
     format!("{who} its CRC64NVME is {found}, the manifest says {wanted}")
-}
-
-/// Objects that a reader of `data/` would take for parts, and no manifest names. With the flat layout other objects may
-/// stand beside the parts, so there only names of parts count, in whichever folders.
-async fn strangers(destination: &Destination, manifest: &Manifest) -> Result<Vec<Finding>, ManifestError> {
-    let named: HashSet<&str> = manifest.parts.iter().map(|part| part.path.as_str()).collect();
-    let flat = !manifest.parts.iter().all(|part| part.path.starts_with("data/"));
-    let listed = destination.list(if flat { "" } else { "data" }).await.map_err(ManifestError::Verify)?;
-    let counts = |path: &str| path.starts_with("data/") || (flat && PartName::parse(path).is_some());
-    let strange = listed.iter().filter(|(path, _)| counts(path) && !is_hidden(path) && !named.contains(path.as_str()));
-    let finding = |bytes: u64| format!("no manifest names it ({})", counted(bytes, "byte"));
-    Ok(strange.map(|(path, bytes)| Finding::new(path, finding(*bytes))).collect())
-}
-
-/// Whether readers pass over it: what file systems, browsers of files and other programs leave has such a name. A column that
-/// names a folder may begin so too.
-fn is_hidden(path: &str) -> bool {
-    let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
-    let is_private = |name: &str| name.starts_with(['.', '_']);
-    is_private(name) || folders.split('/').any(|folder| is_private(folder) && !folder.contains('='))
 }
 
 fn odd(text: impl Into<String>) -> io::Error {

@@ -121,6 +121,7 @@ mod single_files;
 mod special_inputs;
 mod store;
 mod store_faults;
+mod strangers;
 mod surroundings;
 mod texts;
 mod threads;

@@ -349,11 +349,11 @@ async fn what_nobody_noted_is_nobody_s_to_clean() {
     let pg = pg(15).await;
     pg.batch(TABLE).await;
     for place in Place::both() {
-        put(&place, "data/part-00000-000-deadbeef.csv", &json!("somebody's")).await;
         put(&place, "notes.txt", &json!("somebody's")).await;
         let stop = Stop::at("published");
         let running = export(&pg, &place, &[]).stops([&stop]).spawn();
         running.stands_at(&stop).await;
+        put(&place, "data/part-00000-000-deadbeef.csv", &json!("somebody's")).await;
         running.signal("KILL").await;
         running.wait().await;
         let url = place.url();
