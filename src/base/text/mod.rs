@@ -7,3 +7,4 @@ pub(crate) mod float;
 pub(crate) mod key;
 pub(crate) mod number;
 pub(crate) mod ordinal;
+pub(crate) mod relation;

@@ -15,6 +15,7 @@ use super::name::TableName;
 use super::quote::double_quoted;
 use super::spectrum;
 use super::{Export, Script, columns, titles};
+use crate::base::text::relation::apart;
 use crate::commit::model::SourceName;
 use crate::commit::{Manifest, Placement};
 use crate::model::Format;
@@ -71,10 +72,10 @@ pub(crate) fn sources(manifest: &Manifest, placement: &Placement, name: Option<&
 fn named(manifest: &Manifest, name: Option<&TableName>) -> TableName {
     let parts: Vec<String> = match (name, &manifest.source.name) {
         (Some(name), _) => name.parts.clone(),
-        (None, SourceName::Relation(name)) => match name.split_once('.') {
-            Some((schema, table)) => vec![schema.to_owned(), table.to_owned()],
-            None => vec![name.clone()],
-        },
+        (None, SourceName::Relation(name)) => {
+            let (schema, table) = apart(name);
+            schema.into_iter().chain([table]).collect()
+        }
         (None, SourceName::Query(_)) => vec!["export".to_owned()],
     };
     let mut last: Vec<String> = parts.into_iter().rev().take(2).collect();

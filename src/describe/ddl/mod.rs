@@ -22,6 +22,7 @@ use std::fmt;
 
 pub(crate) use name::TableName;
 
+use crate::base::text::relation::apart;
 use crate::base::words::counted;
 use crate::commit::model::SourceName;
 use crate::commit::{Manifest, Placement};
@@ -237,11 +238,10 @@ fn titles(manifest: &Manifest, title: &str) -> Vec<String> {
 /// The relation's own name; Spectrum's tables stand in a schema of their own.
 fn default_name(manifest: &Manifest, dialect: Dialect) -> TableName {
     let table = match &manifest.source.name {
-        // `schema.relation` without quotes: a schema with a dot is rarer than a relation with one.
-        SourceName::Relation(name) => name.split_once('.').map_or(name.as_str(), |(_, table)| table),
-        SourceName::Query(_) => "export",
+        SourceName::Relation(name) => apart(name).1,
+        SourceName::Query(_) => "export".to_owned(),
     };
-    let mut parts = vec![table.to_owned()];
+    let mut parts = vec![table];
     if dialect == Dialect::Spectrum {
         parts.insert(0, "spectrum".to_owned());
     }

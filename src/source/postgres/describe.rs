@@ -9,6 +9,7 @@ use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
+use crate::base::text::relation::joined;
 use crate::model::{RelationKind, RelationRequest, ShapeOptions};
 use crate::source::postgres::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts};
 use crate::source::{SourceError, SourceFault};
@@ -87,7 +88,7 @@ async fn describe_relation(
         kind: found.kind,
         sql_name: found.sql_name(),
         alias: identifier(&found.name),
-        display_name: Some(format!("{}.{}", found.schema, found.name)),
+        display_name: Some(joined(&found.schema, &found.name)),
         columns,
         leaves: leaves(found, tree),
         estimated_rows: estimated_rows(tree),

@@ -3,7 +3,7 @@
 
 use std::ops::Bound;
 
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 
 use super::catalog::{self, query, value};
 use super::closed::closed;
@@ -19,6 +19,7 @@ use super::session::{Begin, begin, identifier};
 use super::split_safety::{self, SplitSafety};
 use super::{snapshot, sql, statement};
 use crate::base::postgres::settings::ConnectSettings;
+use crate::base::text::relation::apart;
 use crate::model::{CapPlan, ErrorCode, KeyRange, PartRange, RelationRequest, ShapeOptions, SnapshotRecord};
 use crate::source::{RecountRequest, Recounted, SourceError, SourceFault};
 
@@ -345,14 +346,18 @@ fn unknown(name: &str) -> SourceError {
         .with_hint("it was dropped or renamed since the export, or --from names another database")
 }
 
-/// The relation that a manifest names. Dots in names make two of them possible.
+/// The relation that a manifest names. Dots in names make two of them possible where an earlier version wrote no quotes.
 async fn quoted(session: &Session, name: &str) -> Result<String, SourceError> {
     let sql = closed(
         "SELECT n.nspname::text, c.relname::text \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
-        WHERE c.relkind = ANY ('{r,p,v,m,f}') AND (n.nspname::text || '.' || c.relname::text) = $1",
+        WHERE c.relkind = ANY ('{r,p,v,m,f}') \
+            AND (((n.nspname::text || '.' || c.relname::text) = $1) OR ((n.nspname::text = $2) AND (c.relname::text = $3)))",
     );
-    let rows = query(session, &format!("looking up {name}"), &sql, &[(&name, Type::TEXT)]).await?;
+    let (schema, relation) = apart(name);
+    let names: [&(dyn ToSql + Sync); 3] = [&name, &schema, &relation];
+    let names = names.map(|name| (name, Type::TEXT));
+    let rows = query(session, &format!("looking up {name}"), &sql, &names).await?;
     match rows.as_slice() {
         [row] => Ok(format!("{}.{}", identifier(value(row, 0)?), identifier(value(row, 1)?))),
         [] => Err(unknown(name)),
