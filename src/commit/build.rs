@@ -10,6 +10,7 @@ use super::model::{
 };
 use super::types::{arrow_type, parquet_type, pg_type};
 use super::watermark::watermark;
+use crate::base::text::relation::apart;
 use crate::model::{
     AmountRead, AskedColumns, CapPlan, ColumnPlan, ColumnSummary, Consistency, FolderOptions, Format, FormatOptions,
     KeyColumn, ManifestStats, OutputRules, PartRange, PartReceipt, Partition, PartitionReceipt, Plan, PlannedContent,
@@ -102,6 +103,7 @@ pub(crate) fn build(
             key: source_key(&plan.key),
             standby: facts.source.standby,
             row_security: plan.relation.row_security,
+            identity: plan.relation.identity.clone(),
         },
         consistency: facts.consistency,
         row_cap,
@@ -121,6 +123,20 @@ pub(crate) fn source_name(plan: &Plan) -> SourceName {
     match (&plan.relation.name, &plan.relation.query) {
         (Some(name), _) => SourceName::Relation(name.clone()),
         (None, query) => SourceName::Query(query.clone().unwrap_or_default()),
+    }
+}
+
+/// Whether the relation of this plan is the one that a manifest names. Earlier versions wrote no quotes around names.
+pub(crate) fn is_source(name: &SourceName, plan: &Plan) -> bool {
+    match (name, source_name(plan)) {
+        (SourceName::Relation(then), SourceName::Relation(now)) => {
+            let unquoted = || match apart(&now) {
+                (Some(schema), relation) if now.contains('"') => *then == format!("{schema}.{relation}"),
+                _ => false,
+            };
+            *then == now || unquoted()
+        }
+        (then, now) => *then == now,
     }
 }
 

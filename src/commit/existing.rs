@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::build::{output_schema, partition_columns, source_key, source_name};
+use super::build::{is_source, output_schema, partition_columns, source_key};
 use super::error::ManifestError;
 use super::model::{FormatRecord, Manifest};
 use super::placement::Placement;
 use crate::base::cpu::on_rayon;
-use crate::model::{FormatOptions, OnExisting, OutputRules, Plan};
+use crate::model::{FormatOptions, OnExisting, OutputRules, Plan, SourceIdentity};
 use crate::store::{Destination, Version};
 
 /// A manifest that stands at a destination.
@@ -86,8 +86,9 @@ pub(crate) async fn before_run(
 }
 
 impl Existing {
-    /// Whether this manifest is of the request that is planned now: what was read, by which predicate and key, with
-    /// which columns, format and cap. How the work was split may differ.
+    /// Whether this manifest is of the request that is planned now: what was read, from which database, by which predicate
+    /// and key, with which columns, format and cap. How the work was split may differ. `differs` are fields of the request
+    /// that are not the plan's, with whether they differ.
     ///
     /// # Errors
     /// [`ManifestError::OtherRequest`] names the fields that differ.
@@ -96,6 +97,7 @@ impl Existing {
         plan: &Plan,
         format: &FormatOptions,
         rules: OutputRules<'_>,
+        differs: Vec<(&'static str, bool)>,
     ) -> Result<(), ManifestError> {
         let Manifest { source, row_cap, schema, partition_by, .. } = &self.manifest;
         let columns = output_schema(plan, rules, format.format, &source.kind);
@@ -104,8 +106,10 @@ impl Existing {
             column.policy_count = None;
             column
         });
-        let differs = [
-            ("--table or --query", source.name != source_name(plan)),
+        let is_other = |now: &SourceIdentity| source.identity.as_ref().is_some_and(|then| then.is_other(now));
+        let of_plan = [
+            ("the database of --from", plan.relation.identity.as_ref().is_some_and(is_other)),
+            ("--table or --query", !is_source(&source.name, plan)),
             ("--where", source.predicate != plan.relation.predicate),
             ("--allow-rls", source.row_security != plan.relation.row_security),
             ("--key", source.key != source_key(&plan.key)),
@@ -114,7 +118,8 @@ impl Existing {
             ("--format or its options", self.manifest.format != FormatRecord::from(format)),
             ("--max-rows or --tier", (&row_cap.tier, row_cap.max_rows) != (&plan.cap.tier, plan.cap.max_rows)),
         ];
-        let fields: Vec<_> = differs.into_iter().filter_map(|(field, differs)| differs.then_some(field)).collect();
+        let fields: Vec<_> =
+            of_plan.into_iter().chain(differs).filter_map(|(field, differs)| differs.then_some(field)).collect();
         if fields.is_empty() {
             return Ok(());
         }
@@ -187,16 +192,16 @@ mod tests {
         let destination = with_manifest("same-request").await;
         let existing = look(&destination, &Placement::Parts).await.unwrap().unwrap();
         let parquet = format(Format::Parquet, Compression::Zstd(1));
-        existing.same_request(&plan(), &parquet, OutputRules::default()).unwrap();
+        existing.same_request(&plan(), &parquet, OutputRules::default(), Vec::new()).unwrap();
 
         let mut resplit = plan();
         resplit.partitions.clear();
-        existing.same_request(&resplit, &parquet, OutputRules::default()).unwrap();
+        existing.same_request(&resplit, &parquet, OutputRules::default(), Vec::new()).unwrap();
 
         let differing = |change: fn(&mut Plan)| {
             let mut plan = plan();
             change(&mut plan);
-            match existing.same_request(&plan, &parquet, OutputRules::default()) {
+            match existing.same_request(&plan, &parquet, OutputRules::default(), Vec::new()) {
                 Err(ManifestError::OtherRequest { fields, .. }) => fields,
                 other => panic!("{other:?}"),
             }
@@ -207,11 +212,16 @@ mod tests {
         assert_eq!(differing(|plan| plan.columns.truncate(1)), ["the columns"]);
         assert_eq!(differing(|plan| plan.cap.max_rows = None), ["--max-rows or --tier"]);
         let folders = FolderOptions { columns: vec!["address".into()], keep: true, open: NonZeroUsize::MIN };
-        match existing.same_request(&plan(), &parquet, OutputRules { folders: Some(&folders), protect: None }) {
+        match existing.same_request(
+            &plan(),
+            &parquet,
+            OutputRules { folders: Some(&folders), protect: None },
+            Vec::new(),
+        ) {
             Err(ManifestError::OtherRequest { fields, .. }) => assert_eq!(fields, ["--partition-by"]),
             other => panic!("{other:?}"),
         }
         let csv = format(Format::Csv, Compression::None);
-        assert!(existing.same_request(&plan(), &csv, OutputRules::default()).is_err());
+        assert!(existing.same_request(&plan(), &csv, OutputRules::default(), Vec::new()).is_err());
     }
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use crate::model::{
     ColumnSummary, Compression, Consistency, CsvOptions, Direction, FolderValue, Format, FormatOptions, KeyValue,
-    PartRange, RowOrder, RowsAvailable, RunStatus, SourceKind, Watermark,
+    PartRange, RowOrder, RowsAvailable, RunStatus, SourceIdentity, SourceKind, Watermark,
 };
 
 /// One committed export: what it read, under which snapshot, and every part it left.
@@ -77,12 +77,14 @@ pub struct ManifestSource {
     pub standby: bool,
     /// Whether row security may have hidden rows from the role (`--allow-rls`): then this is what the role may see.
     pub row_security: bool,
+    /// Which database that was; `None` in manifests of earlier versions.
+    pub identity: Option<SourceIdentity>,
 }
 
 /// What was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceName {
-    /// `schema.relation`.
+    /// `schema.relation`; a name with a dot or a quote in it is quoted, but in manifests of earlier versions.
     Relation(String),
     /// The text of a query.
     Query(String),

@@ -55,6 +55,7 @@ fn relation() -> Relation {
         estimated_bytes: Some(8_192_000),
         tables: 1,
         row_security: false,
+        identity: None,
     }
 }
 

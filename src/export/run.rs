@@ -195,7 +195,13 @@ impl Run {
         let (plan, _) = plan_alone(self.request.clone()).await?;
         let format = format_of(&plan, &self.request.format)?;
         let _ = self.protectable.set(plan.columns.clone());
-        Ok(existing.same_request(&plan, &format, self.request.commit.output_rules())?)
+        let mut differs = self.asks_otherwise(&existing.manifest).to_vec();
+        // A command may have to be run for it.
+        if let Some(then) = &existing.manifest.protection_key {
+            let key = self.protect_key().await?.map(ProtectKey::id);
+            differs.push(("the key of --protect", key.is_some_and(|key| key != *then)));
+        }
+        Ok(existing.same_request(&plan, &format, self.request.commit.output_rules(), differs)?)
     }
 
     /// Reads what has no receipt yet, and commits.

@@ -12,7 +12,7 @@ use super::request::ExportRequest;
 use super::run::Run;
 use super::state::{JobState, NamedManifest};
 use crate::base::words::counted;
-use crate::commit::build::{dropped_columns, output_schema, partition_columns, source_name};
+use crate::commit::build::{dropped_columns, is_source, output_schema, partition_columns};
 use crate::commit::model::{FormatKind, Manifest, SchemaColumn};
 use crate::commit::{Existing, Placement, look};
 use crate::encode::ProtectKey;
@@ -105,6 +105,29 @@ impl Run {
             }
             (Some(_), None) | (None, Some(_)) => false,
         }
+    }
+
+    /// What of `--watermark` and `--since` a manifest of this run's id answers otherwise than asked. What a job remembers may
+    /// have moved on by this very run.
+    pub(super) fn asks_otherwise(&self, manifest: &Manifest) -> [(&'static str, bool); 2] {
+        let (asked, left) = (self.request.incremental.as_ref(), manifest.watermark.as_ref());
+        let other_column = match (asked, left) {
+            (Some(asked), Some(left)) => asked.column != left.column,
+            (None, left) => left.is_some(),
+            // A cap that cuts off the first export leaves none.
+            (Some(_), None) => manifest.status != RunStatus::Truncated,
+        };
+        let since = left.and_then(|left| left.since.as_deref());
+        let other_since = match asked.map(|asked| &asked.since) {
+            Some(Since::Nothing) => since.is_some(),
+            Some(Since::At(_)) => {
+                let before = self.since.get().and_then(|found| found.before.as_ref());
+                let named = before.map(|(_, before)| before.run_id.as_str());
+                left.is_some() && named != since && named != Some(manifest.run_id.as_str())
+            }
+            Some(Since::Remembered) | None => false,
+        };
+        [("--watermark", other_column), ("--since", other_since)]
     }
 
     /// Compares what is planned with the export to go on from, and keeps how the columns differ.
@@ -293,7 +316,7 @@ pub(super) fn compare(
     let is_text = request.format.format != Format::Parquet;
     let other_csv = matches!(&before.format.kind, FormatKind::Csv(options) if *options != request.format.csv);
     let differs = [
-        ("--table or --query", before.source.name != source_name(plan)),
+        ("--table or --query", !is_source(&before.source.name, plan)),
         ("--watermark", watermark.column != asked.column),
         ("--where", before.source.predicate != plan.relation.predicate),
         ("the columns that are asked for", watermark.selection != selection(&request.shape)),

@@ -37,6 +37,25 @@ pub struct SourceFacts {
     pub standby: bool,
 }
 
+/// Which database rows come from, in hashes that tell nobody what they are of and are those of one run alone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceIdentity {
+    /// Of what all servers of the database have alike.
+    pub database: String,
+    /// Of marks of the server, by one of which it is known again; none where the role may know none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server: Vec<String>,
+}
+
+impl SourceIdentity {
+    /// Whether it is certain that the two are not the same database.
+    pub fn is_other(&self, other: &Self) -> bool {
+        let (known, of_other) = (&self.server, &other.server);
+        let strange = !known.is_empty() && !of_other.is_empty() && !known.iter().any(|mark| of_other.contains(mark));
+        strange || self.database != other.database
+    }
+}
+
 /// What the reads of a run have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -82,4 +101,27 @@ pub struct SnapshotRecord {
     /// When it was taken.
     #[serde(with = "super::micros")]
     pub taken_at: DateTime<Utc>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_is_known_again_by_one_mark_of_its_server() {
+        let of = |database: &str, server: &[&str]| SourceIdentity {
+            database: database.to_owned(),
+            server: server.iter().map(|mark| (*mark).to_owned()).collect(),
+        };
+        for (one, other, is_other) in [
+            (of("d", &["a"]), of("d", &["a"]), false),
+            (of("d", &["a", "b"]), of("d", &["c", "b"]), false),
+            (of("d", &["a"]), of("d", &[]), false),
+            (of("d", &["a"]), of("d", &["b"]), true),
+            (of("d", &["a"]), of("e", &["a"]), true),
+            (of("d", &[]), of("e", &[]), true),
+        ] {
+            assert_eq!((one.is_other(&other), other.is_other(&one)), (is_other, is_other), "{one:?} {other:?}");
+        }
+    }
 }

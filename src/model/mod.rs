@@ -24,7 +24,7 @@ pub mod served;
 pub mod watermark;
 
 pub use column::{Carrier, ColumnOrigin, ColumnPlan, ColumnStatistics, Member, Precision};
-pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceKind};
+pub use consistency::{Consistency, ConsistencyMode, SnapshotRecord, SourceFacts, SourceIdentity, SourceKind};
 pub use event::{Event, ReaderProgress, ResumedProgress};
 pub use fault::{ErrorCode, ExportErrorKind};
 pub use folders::{FolderMisfit, FolderOptions, FolderValue};

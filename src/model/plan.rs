@@ -5,7 +5,9 @@ use std::num::NonZeroU64;
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-use super::{ColumnPlan, ConsistencyMode, Direction, KeyValue, Partition, PlannedWatermark, SourceProfile};
+use super::{
+    ColumnPlan, ConsistencyMode, Direction, KeyValue, Partition, PlannedWatermark, SourceIdentity, SourceProfile,
+};
 
 /// How the order of rows in the output came about (`row_cap.order` of the manifest).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,6 +101,9 @@ pub struct Relation {
     pub tables: usize,
     /// Whether rows of it may be hidden from the role; only where the request allows that.
     pub row_security: bool,
+    /// Which database it is of, as far as the role may know; absent in plans of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<SourceIdentity>,
 }
 
 /// A column of the key that orders or splits the rows. NULLs come last, in either direction.

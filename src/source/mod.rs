@@ -8,6 +8,7 @@ pub mod error;
 mod pace;
 pub mod postgres;
 mod setting_digests;
+mod which;
 
 use std::collections::BTreeMap;
 use std::num::{NonZeroU64, NonZeroUsize};

@@ -88,6 +88,7 @@ mod python;
 mod readme;
 mod records;
 mod relations;
+mod retried;
 mod retries;
 mod schedulers;
 mod scope;

@@ -23,8 +23,8 @@ use format::WireFormat;
 use parts::WirePart;
 
 use crate::model::{
-    Consistency, ConsistencyMode, KeyValue, RowOrder, RowsAvailable, RunStatus, SnapshotRecord, SourceKind, Watermark,
-    micros,
+    Consistency, ConsistencyMode, KeyValue, RowOrder, RowsAvailable, RunStatus, SnapshotRecord, SourceIdentity,
+    SourceKind, Watermark, micros,
 };
 
 /// What `format` says in every manifest.
@@ -140,6 +140,8 @@ struct WireSource {
     standby: bool,
     #[serde(default)]
     row_security: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    identity: Option<SourceIdentity>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -227,6 +229,7 @@ impl From<&ManifestSource> for WireSource {
             key: source.key.clone(),
             standby: source.standby,
             row_security: source.row_security,
+            identity: source.identity.clone(),
         }
     }
 }
@@ -254,6 +257,7 @@ impl TryFrom<WireSource> for ManifestSource {
             key: wire.key,
             standby: wire.standby,
             row_security: wire.row_security,
+            identity: wire.identity,
         })
     }
 }

@@ -5,13 +5,42 @@ use super::names::literal;
 use super::plan::{ChMode, ChRelation};
 use super::settings::ClickHouseSession;
 use crate::base::failpoint;
+use crate::base::postgres::settings::ConnectSettings;
+use crate::model::{ReadRequest, SourceIdentity};
+use crate::source::which::identity;
 use crate::source::{SourceError, SourceFault};
 
 /// A table's UUID, or where its database gives none, when its definition was written.
 pub(super) const IDENTITY: &str =
     "if(empty(uuid), toString(toUnixTimestamp(metadata_modification_time)), toString(uuid))";
 
+/// Which database is read. Replicas behind one address are one database and have ids of their own: so the address is a mark,
+/// where it is no loopback, which says nothing of a server, and so is the id that replicas have of a table.
+pub(super) fn source(
+    request: &ReadRequest,
+    settings: &ConnectSettings,
+    (database, table): (&str, Option<&str>),
+    server_uuid: Option<&str>,
+) -> SourceIdentity {
+    let address = settings.addresses.first().filter(|address| !address.is_loopback()).map(ToString::to_string);
+    let marks = [server_uuid.map(str::to_owned), address, table.map(str::to_owned)];
+    identity(&request.run_id, database, marks.into_iter().flatten())
+}
+
 impl ChRelation {
+    /// See [`source`].
+    pub(super) fn source(
+        &self,
+        request: &ReadRequest,
+        settings: &ConnectSettings,
+        server_uuid: Option<&str>,
+    ) -> SourceIdentity {
+        let database = self.table.as_ref().map_or(settings.database.as_str(), |(database, _)| database);
+        // A time is no mark: two tables may be as old.
+        let table = self.identity.as_deref().filter(|identity| identity.contains('-'));
+        source(request, settings, (database, table), server_uuid)
+    }
+
     /// The question which table has the name now.
     fn identity_now(&self) -> Option<String> {
         let (database, table) = self.table.as_ref()?;

@@ -17,7 +17,7 @@ use crate::base::failpoint;
 use crate::base::words::counted;
 use crate::model::{
     CapPlan, Consistency, ConsistencyMode, KeyColumn, PartRange, Partition, Plan, PlannedContent, ReadPlan,
-    ReadRequest, Relation, RelationKind, RowOrder, SnapshotRecord,
+    ReadRequest, Relation, RelationKind, RowOrder, SnapshotRecord, SourceIdentity,
 };
 use crate::source::{SourceError, SourceFault};
 
@@ -211,6 +211,9 @@ pub(crate) struct ChPlan {
     /// Whose eyes it is read with; `None` in the record of a run of an earlier version.
     #[serde(default)]
     pub(crate) eyes: Option<ChEyes>,
+    /// Which database it is, for the manifest.
+    #[serde(default)]
+    pub(crate) source: Option<SourceIdentity>,
     /// What the queries of workers have in their ids, and no other run.
     #[serde(default)]
     pub(crate) seats: String,
@@ -288,6 +291,7 @@ impl ChPlan {
                 estimated_bytes: self.relation.estimated_bytes,
                 tables: usize::from(self.relation.table.is_some()),
                 row_security: false,
+                identity: self.source.clone(),
             },
             now: None,
             content: PlannedContent::Rows,

@@ -107,7 +107,8 @@ pub(crate) async fn prepare(settings: &ConnectSettings, request: &ReadRequest) -
     deadline::within(deadline, async {
         let session = session(settings, &request.run_id, request.work.source_limits.max_bytes_per_second).await?;
         let planning = ChPlanning { session: &session, request, database: &settings.database };
-        let plan = planning.plan().await?;
+        let mut plan = planning.plan().await?;
+        plan.source = Some(plan.relation.source(request, settings, plan.server_uuid.as_deref()));
         Ok(Prepared { session, plan, deadline })
     })
     .await
@@ -162,6 +163,7 @@ impl ChPlanning<'_> {
             host: self.session.host.clone(),
             server_uuid: self.server_uuid().await?,
             eyes: self.eyes().await?,
+            source: None,
             seats: format!("{:08x}", rand::random::<u32>()),
             threads,
             fixed_threads: fixed,

@@ -20,10 +20,11 @@ use super::ending::LastBytes;
 use super::formats;
 use super::frame::before_an_opening;
 use super::http::ClickHouseHttp;
+use super::identity::source;
 use super::kept_prefix::KeptPrefix;
 use super::kill::QueryName;
 use super::lexer;
-use super::prepare::{prefix, query_id};
+use super::prepare::{ChPlanning, prefix, query_id};
 use super::proof::{AnswerProof, EndedAnswer, expected};
 use super::settings::ClickHouseSession;
 use super::{deadline, names, pace, shards};
@@ -94,13 +95,17 @@ impl VerbatimReading {
             if let RelationRequest::Query(query) = &request.shape.relation {
                 shards::check(&session, query).await?;
             }
-            Ok(session)
+            let planning = ChPlanning { session: &session, request, database: &settings.database };
+            let uuid = planning.server_uuid().await?;
+            Ok((session, uuid))
         };
-        let session = deadline::within(deadline, opening).await?;
+        let (session, uuid) = deadline::within(deadline, opening).await?;
         if matches!(request.shape.relation, RelationRequest::Table(_)) {
             sql.push_str(shards::all_shards(session.release()));
         }
-        let plan = Arc::new(plan(request, &format, &session));
+        let mut plan = plan(request, &format, &session);
+        plan.relation.identity = Some(source(request, settings, (&settings.database, None), uuid.as_deref()));
+        let plan = Arc::new(plan);
         let (asked, proof, keep) = (AtomicU32::new(0), Arc::default(), request.work.keep_partial.clone());
         Ok(Self { session, sql, format, id, plan, asked, keep, proof, deadline })
     }
@@ -339,6 +344,7 @@ fn plan(request: &ReadRequest, format: &str, session: &ClickHouseSession) -> Pla
             estimated_bytes: None,
             tables: usize::from(kind == RelationKind::Table),
             row_security: false,
+            identity: None,
         },
         now: None,
         content: PlannedContent::Bytes,

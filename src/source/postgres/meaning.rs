@@ -72,7 +72,7 @@ impl Meaning {
 
     /// The same as the session sees it that was asked.
     pub(super) fn seen_by(self, facts: SessionFacts) -> Self {
-        let SessionFacts { role, search_path: path, date_style, settings } = facts;
+        let SessionFacts { role, search_path: path, date_style, settings, .. } = facts;
         Self { role, path, date_style, settings: Some(settings), ..self }
     }
 

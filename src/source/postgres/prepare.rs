@@ -210,7 +210,7 @@ async fn enter(
         Box::pin(Meaning::of(lock, shape)),
         Box::pin(finding),
     );
-    let (server, session) = begun.and(facts)?;
+    let (server, session) = server::identified(lock, begun.and(facts)?, work).await?;
     sessions.pin(&session.search_path, &session.date_style);
     let meaning = meaning?.seen_by(session);
     if found.as_ref().is_none_or(Result::is_ok) {

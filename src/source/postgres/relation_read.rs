@@ -43,8 +43,9 @@ impl RelationRead {
     /// # Errors
     /// The plan cannot be told.
     pub(super) fn new(record: SourceRecord, plan: PgPlan, request: &ReadRequest) -> Result<Self, SourceError> {
-        let told = Arc::new(plan.told(request)?);
-        Ok(Self { record, plan: Arc::new(plan), told, behind: None, opened: SyncMutex::default() })
+        let mut told = plan.told(request)?;
+        told.relation.identity = record.server.identity(&request.run_id);
+        Ok(Self { record, plan: Arc::new(plan), told: Arc::new(told), behind: None, opened: SyncMutex::default() })
     }
 
     /// The same, of which is known what is locked where it is read.

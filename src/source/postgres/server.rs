@@ -7,9 +7,11 @@ use super::closed::closed;
 use super::connect::Session;
 use super::outer_settings::outer_settings;
 use super::session::identifier;
+use crate::model::{SourceIdentity, WorkOptions};
 use crate::source::postgres::plan::ServerTypes;
 use crate::source::postgres::plan::locks::LockTable;
 use crate::source::setting_digests::SettingDigests;
+use crate::source::which::identity;
 use crate::source::{SourceError, SourceFault};
 
 /// Facts of the server for the manifest.
@@ -26,12 +28,24 @@ pub struct ServerFacts {
     /// Locks that its lock table is made for.
     #[serde(default)]
     pub lock_entries: u64,
+    /// The database's number and its name.
+    #[serde(default)]
+    pub database: Option<(u32, String)>,
+    /// `system_identifier` of the cluster, which its standbys have too; `None` where the role may not know it.
+    #[serde(default)]
+    pub system_identifier: Option<String>,
 }
 
 impl ServerFacts {
     /// Its lock table.
     pub fn lock_table(&self) -> LockTable {
         LockTable { entries: self.lock_entries }
+    }
+
+    /// Which database it is, for the manifest of a run.
+    pub(super) fn identity(&self, run_id: &str) -> Option<SourceIdentity> {
+        let (number, name) = self.database.as_ref()?;
+        Some(identity(run_id, &format!("{number} {name}"), &self.system_identifier))
     }
 }
 
@@ -46,6 +60,8 @@ pub(super) struct SessionFacts {
     pub(super) date_style: String,
     /// What was set for it from outside.
     pub(super) settings: SettingDigests,
+    /// Whether the role may know which cluster it is.
+    pub(super) may_identify: bool,
 }
 
 /// Asks for all of them in one statement.
@@ -58,7 +74,11 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         pg_catalog.cash_send(1::int4::money), \
         pg_catalog.current_setting('max_locks_per_transaction')::int8 * (pg_catalog.current_setting('max_connections')::int8 \
             + pg_catalog.current_setting('max_prepared_transactions')::int8), \
-        pg_catalog.current_schemas(false)::text[], current_user::text, pg_catalog.current_setting('DateStyle')",
+        pg_catalog.current_schemas(false)::text[], current_user::text, pg_catalog.current_setting('DateStyle'), \
+        (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = pg_catalog.current_database()), \
+        pg_catalog.current_database()::text, \
+        COALESCE(pg_catalog.has_function_privilege(pg_catalog.to_regprocedure('pg_catalog.pg_control_system()'), 'EXECUTE'), \
+            false)",
     );
     let (rows, settings) =
         tokio::join!(query(session, "asking the server's version", &sql, &[]), outer_settings(session));
@@ -73,7 +93,15 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         money_scale: u8::try_from(unit.max(1).ilog10()).unwrap_or_default(),
     };
     let lock_entries = u64::try_from(value::<i64>(row, 5)?).unwrap_or(0);
-    let facts = ServerFacts { version: value(row, 0)?, version_num, standby: value(row, 2)?, types, lock_entries };
+    let facts = ServerFacts {
+        version: value(row, 0)?,
+        version_num,
+        standby: value(row, 2)?,
+        types,
+        lock_entries,
+        database: Some((value(row, 9)?, value(row, 10)?)),
+        system_identifier: None,
+    };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
         return Err(SourceError::new(SourceFault::Usage, message));
@@ -84,5 +112,31 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
     };
     let (role, date_style, settings) = (value(row, 7)?, value(row, 8)?, settings?);
-    Ok((facts, SessionFacts { role, search_path, date_style, settings }))
+    Ok((facts, SessionFacts { role, search_path, date_style, settings, may_identify: value(row, 11)? }))
+}
+
+/// Asks which cluster it is, where that is to be told. Nothing else may be on its way in the transaction: a server that is
+/// only like PostgreSQL may refuse, and nobody else's question is to fail with this one.
+///
+/// # Errors
+/// The session is lost.
+///
+/// # Cancel safety
+/// Dropped, it leaves the session in a subtransaction.
+pub(super) async fn identified(
+    session: &Session,
+    (mut server, facts): (ServerFacts, SessionFacts),
+    work: &WorkOptions,
+) -> Result<(ServerFacts, SessionFacts), SourceError> {
+    const ACTION: &str = "asking which cluster this is";
+    // What is served has no manifest.
+    if facts.may_identify && work.served.is_none() {
+        let asked = closed("SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s");
+        let sql = format!("SAVEPOINT outhaul_which; {asked}; RELEASE SAVEPOINT outhaul_which");
+        match session.batch_value(ACTION, &sql).await {
+            Ok(identifier) => server.system_identifier = identifier,
+            Err(_) => session.batch(ACTION, "ROLLBACK TO SAVEPOINT outhaul_which").await?,
+        }
+    }
+    Ok((server, facts))
 }

@@ -127,8 +127,10 @@ impl Source for Postgres {
 
     fn plan(&self, requests: Vec<ReadRequest>) -> BoxFuture<'_, Result<Vec<Plan>, SourceError>> {
         async move {
-            let (_planning, plan, request) = Box::pin(self.planned(requests)).await?;
-            Ok(vec![plan.told(&request)?])
+            let (planning, plan, request) = Box::pin(self.planned(requests)).await?;
+            let mut told = plan.told(&request)?;
+            told.relation.identity = planning.server.identity(&request.run_id);
+            Ok(vec![told])
         }
         .boxed()
     }

@@ -192,6 +192,7 @@ impl Rows {
                 estimated_bytes: None,
                 tables: 1,
                 row_security: false,
+                identity: None,
             },
             now: None,
             content: if self.gives_bytes() { PlannedContent::Bytes } else { PlannedContent::Rows },

@@ -37,6 +37,7 @@ impl PgPlan {
                 estimated_bytes: (!leaves.is_empty()).then(|| leaves.iter().map(heap_bytes).sum()),
                 tables: leaves.len(),
                 row_security: facts.row_security,
+                identity: None,
             },
             now: self.now.as_ref().map(|now| now.at),
             columns: self.columns.iter().map(|column| column.output.clone()).collect(),
