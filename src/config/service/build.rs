@@ -119,7 +119,7 @@ impl Builder<'_> {
             self.wrong("there is no [dataset.NAME]", "config/service.example.toml shows one");
         }
         let names: Vec<&str> = file.dataset.keys().map(String::as_str).collect();
-        let keys = file.key.iter().filter_map(|entry| self.key(entry, &tiers, &names)).collect();
+        let keys = self.keys(&file.key, &tiers, &names);
         let jwt = file.jwt.as_ref().and_then(|entry| self.jwt(entry, &tiers, &names));
         let console = self.console(&file, &sources);
         self.check_limits(&limits, &datasets);

@@ -47,7 +47,35 @@ impl Builder<'_> {
         tiers
     }
 
-    pub(super) fn key(
+    /// The keys, each with a name and a digest of its own: callers without a tenant are known by the name, and all by the
+    /// digest, so that two entries would open each other's records or rows.
+    pub(super) fn keys(
+        &mut self,
+        entries: &[KeyEntry],
+        tiers: &BTreeMap<String, Option<NonZeroU64>>,
+        all: &[&str],
+    ) -> Vec<CallerKey> {
+        for (place, entry) in entries.iter().enumerate() {
+            let before = |same: &dyn Fn(&KeyEntry) -> bool| entries.iter().take(place).position(same);
+            if entry.name.trim().is_empty() {
+                let hint = "name it: records and the audit know a key by its name";
+                self.wrong(format!("[[key]] {} has no name", place + 1), hint);
+            } else if let Some(first) = before(&|other| other.name == entry.name) {
+                let what = format!("[[key]] {} and [[key]] {} are both named {:?}", first + 1, place + 1, entry.name);
+                self.wrong(what, "give each a name of its own: keys without a tenant have their records by it");
+            }
+            if let Some(first) =
+                before(&|other| digest(&other.sha256).is_some_and(|it| Some(it) == digest(&entry.sha256)))
+            {
+                let first = entries.get(first).map_or("", |first| first.name.as_str());
+                let what = format!("key {first:?} and key {:?} have the same sha256", entry.name);
+                self.wrong(what, "make a key for each: one key would open what the other entry says");
+            }
+        }
+        entries.iter().filter_map(|entry| self.key(entry, tiers, all)).collect()
+    }
+
+    fn key(
         &mut self,
         entry: &KeyEntry,
         tiers: &BTreeMap<String, Option<NonZeroU64>>,

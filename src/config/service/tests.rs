@@ -190,6 +190,24 @@ fn mistakes_have_their_line_and_the_nearest_word() {
     }
 }
 
+/// OpenSandbox#821: of two entries with one digest the last one won, and its tenant's rows went to both.
+#[test]
+fn each_key_has_a_name_and_a_digest_of_its_own() {
+    let (head, key) = (SMALL.split("[[key]]").next().unwrap(), SMALL.split("[[key]]").nth(1).unwrap());
+    let (key, rest) = key.split_once("\n\n").unwrap();
+    let other = key.replace("\"7\"", "\"8\"").replace("25b\"", "25c\"");
+    let of = |second: &str| load(&format!("{head}[[key]]{key}\n[[key]]{second}\n{rest}"));
+    assert_eq!(of(&other.replace("acme", "globex")).unwrap().keys.len(), 2);
+    for (second, expected) in [
+        (other.clone(), "[[key]] 1 and [[key]] 2 are both named \"acme\""),
+        (key.replace("acme", "globex").replace("2bb8", "2BB8"), "key \"acme\" and key \"globex\" have the same sha256"),
+        (other.replace("acme", " "), "[[key]] 2 has no name"),
+    ] {
+        let errors = of(&second).unwrap_err();
+        assert!(errors.len() == 1 && errors[0].starts_with(expected), "{errors:?}");
+    }
+}
+
 /// Row security would be asked without a tenant: no rows, or those of whomever the role is set to.
 #[test]
 fn no_tenant_setting_goes_with_sessions_that_are_told_none() {
