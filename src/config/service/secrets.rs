@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 
 use super::build::Builder;
 use super::file::Secrets;
+use crate::base::voice;
 
 /// What a webhook's secret begins with, as Standard Webhooks writes it.
 const WEBHOOK_PREFIX: &str = "whsec_";
@@ -72,16 +73,14 @@ impl Builder<'_> {
         file: Option<&str>,
     ) -> Vec<WebhookSecret> {
         let texts = match (written, file) {
-            (Some(written), None) => self.texts(written),
-            (None, Some(file)) => {
-                let text = self.environment.read(&self.relative(file)).unwrap_or_default();
-                text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()
-            }
+            (Some(written), None) => self.texts(place, written),
+            (None, Some(file)) => self.lines(place, file),
             _ => {
                 self.wrong(format!("{place} wants one of secret and secret_file"), WEBHOOK_HINT);
                 return Vec::new();
             }
         };
+        let Some(texts) = texts else { return Vec::new() };
         let secrets: Option<Vec<_>> = texts.iter().map(|text| WebhookSecret::parse(text)).collect();
         secrets.filter(|secrets| !secrets.is_empty()).unwrap_or_else(|| {
             let what = format!("{place}: its secret is not whsec_ and at least {WEBHOOK_BYTES_MIN} bytes in base64");
@@ -92,21 +91,38 @@ impl Builder<'_> {
 
     /// The keys of links, the one that signs first; none is that of the state store.
     pub(super) fn link_keys(&mut self, written: Option<&Secrets>) -> Vec<LinkKey> {
-        let Some(written) = written else { return Vec::new() };
-        let keys: Option<Vec<_>> = self.texts(written).iter().map(|text| LinkKey::parse(text)).collect();
+        let Some(texts) = written.and_then(|written| self.texts("link_secret", written)) else { return Vec::new() };
+        let keys: Option<Vec<_>> = texts.iter().map(|text| LinkKey::parse(text)).collect();
         keys.filter(|keys| !keys.is_empty()).unwrap_or_else(|| {
             self.wrong(format!("link_secret is not at least {LINK_BYTES_MIN} bytes in base64"), LINK_HINT);
             Vec::new()
         })
     }
 
-    /// A secret may be in a variable.
-    fn texts(&self, written: &Secrets) -> Vec<String> {
+    /// A secret may be in a variable; none where one is missing, which is told.
+    fn texts(&mut self, place: &str, written: &Secrets) -> Option<Vec<String>> {
         let text = |text: &String| match text.strip_prefix("env:") {
-            Some(variable) => self.environment.get(variable).unwrap_or_default(),
-            None => text.clone(),
+            Some(variable) => self.environment.get(variable).ok_or_else(|| variable.to_owned()),
+            None => Ok(text.clone()),
         };
-        written.texts().iter().map(text).collect()
+        let texts: Result<Vec<String>, String> = written.texts().iter().map(text).collect();
+        let told =
+            |variable| self.wrong(format!("{place}: the variable {variable} is not set"), "set it to the secret");
+        texts.map_err(told).ok()
+    }
+
+    /// The secrets of a file, one a line; none where it cannot be read, which is told.
+    fn lines(&mut self, place: &str, file: &str) -> Option<Vec<String>> {
+        let path = self.relative(file);
+        match self.environment.read(&path) {
+            Ok(text) => Some(text.lines().filter(|line| !line.trim().is_empty()).map(str::to_owned).collect()),
+            Err(error) => {
+                let why = voice::plain(&error.to_string());
+                let hint = "check the name of the file, and who may read it";
+                self.wrong(format!("{place}: cannot read {}: {why}", path.display()), hint);
+                None
+            }
+        }
     }
 }
 

@@ -263,7 +263,8 @@ fn webhooks_are_read_and_their_mistakes_are_told() {
     assert!(!format!("{config:?}").contains("MfKQ9r8G"), "the secret is shown");
     for (from, to, expected) in [
         (secret, "whsec_short", "its secret is not whsec_"),
-        (secret, "env:NOT_SET", "its secret is not whsec_"),
+        (secret, "env:NOT_SET", "webhook \"backend\": the variable NOT_SET is not set"),
+        ("secret = ", "secret_file = \"nofile\"\n#", "webhook \"backend\": cannot read /s/nofile: "),
         ("secret = ", "secret_file = \"x\"\nsecret = ", "wants one of secret and secret_file"),
         ("https://app", "ftp://app", "url: "),
         (
@@ -340,6 +341,8 @@ fn secrets_change_by_a_list_whose_first_signs() {
     let config = load(&format!("link_secret = \"{secret}\"\n{SMALL}")).unwrap();
     assert_eq!(config.link_keys.len(), 1);
     let errors = load(&format!("link_secret = [\"{secret}\", \"env:NOT_SET\"]\n{SMALL}")).unwrap_err();
+    assert_eq!(errors, ["link_secret: the variable NOT_SET is not set (set it to the secret)"]);
+    let errors = load(&format!("link_secret = [\"{secret}\", \"short\"]\n{SMALL}")).unwrap_err();
     assert_eq!(errors, ["link_secret is not at least 32 bytes in base64 (make one with: openssl rand -base64 32)"]);
     assert!(load(SMALL).unwrap().link_keys.is_empty());
 }
