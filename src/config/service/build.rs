@@ -132,8 +132,8 @@ impl Builder<'_> {
         let bucket_key_seconds = self.seconds("bucket_key_ttl", file.bucket_key_ttl.as_deref(), BUCKET_KEY_TTL);
         let link_seconds = self.seconds("link_ttl", file.link_ttl.as_deref(), LINK_TTL);
         let link_keys = self.link_keys(file.link_secret.as_ref());
-        let webhooks = self.webhooks(file.webhook);
         let public_url = self.public_url(file.public_url);
+        let webhooks = self.webhooks(file.webhook, public_url.is_some());
         let warnings = std::mem::take(&mut self.warnings);
         Some(ServiceConfig {
             listen: listen?,

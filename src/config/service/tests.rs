@@ -261,6 +261,13 @@ fn webhooks_are_read_and_their_mistakes_are_told() {
     assert_eq!((config.link_seconds, config.link_redirect), (86_400, true));
     assert_eq!((config.webhooks.len(), config.webhooks[0].events.len()), (1, 3));
     assert!(!format!("{config:?}").contains("MfKQ9r8G"), "the secret is shown");
+    // Its receiver could not follow the link.
+    let [warning] = config.warnings.as_slice() else { panic!("{:?}", config.warnings) };
+    assert!(warning.starts_with("webhook \"backend\": export.ready has a download_url without a host"), "{warning}");
+    for more in ["events = [\"export.failed\"]\n", ""] {
+        let public = if more.is_empty() { "public_url = \"https://x\"\n" } else { "" };
+        assert!(load(&format!("{public}{hook}{more}")).unwrap().warnings.is_empty(), "{more}");
+    }
     for (from, to, expected) in [
         (secret, "whsec_short", "its secret is not whsec_"),
         (secret, "env:NOT_SET", "webhook \"backend\": the variable NOT_SET is not set"),

@@ -8,7 +8,10 @@ use super::secrets::WebhookSecret;
 use crate::base::http::HttpServer;
 
 /// What there is to tell.
-pub(crate) const EVENTS: [&str; 3] = ["export.ready", "export.failed", "export.expired"];
+pub(crate) const EVENTS: [&str; 3] = [READY, "export.failed", "export.expired"];
+
+/// What has a link in it.
+const READY: &str = "export.ready";
 
 /// One receiver.
 #[derive(Debug, Clone)]
@@ -75,7 +78,7 @@ impl Builder<'_> {
         networks.unwrap_or_default()
     }
 
-    pub(super) fn webhooks(&mut self, entries: Vec<WebhookEntry>) -> Vec<Webhook> {
+    pub(super) fn webhooks(&mut self, entries: Vec<WebhookEntry>, has_public_url: bool) -> Vec<Webhook> {
         let mut hooks: Vec<Webhook> = Vec::new();
         for entry in entries {
             let place = format!("webhook {:?}", entry.name);
@@ -88,6 +91,12 @@ impl Builder<'_> {
             let events = entry.events.unwrap_or_else(|| EVENTS.map(str::to_owned).to_vec());
             if events.is_empty() || events.iter().any(|event| !EVENTS.contains(&event.as_str())) {
                 self.wrong(format!("{place}: events"), format!("they are {}", EVENTS.join(", ")));
+            }
+            if !has_public_url && events.iter().any(|event| event == READY) {
+                self.warnings.push(format!(
+                    "{place}: {READY} has a download_url without a host, as there is no public_url: say where callers reach \
+                     the service, as in public_url = \"https://exports.example.com\""
+                ));
             }
             let allow = entry.allow.map(|texts| {
                 let networks: Vec<Network> = texts.iter().filter_map(|text| Network::parse(text)).collect();
