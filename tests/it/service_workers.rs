@@ -199,6 +199,42 @@ async fn killed_workers_and_a_killed_api_neither_lose_nor_double_an_export() {
     }
 }
 
+/// titen#148, backburner#154: a worker that had read an older file failed what it did not know, and told nobody of what it did.
+#[tokio::test]
+async fn a_job_of_a_newer_file_waits_for_a_worker_that_has_read_it() {
+    let (pg, state) = tokio::join!(rows(), pg(15));
+    let (url, told) = receiver().await;
+    let hook = format!(
+        "[[webhook]]\nname = \"backend\"\nurl = \"{url}\"\nsecret = \"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw\"\n"
+    );
+    let new = format!("public_url = \"https://example.com/x\"\n{}", config(&pg, &state, &hook));
+    let old = config(&pg, &state, "");
+    let old = old.split("[dataset.slow]").next().unwrap();
+    let (api, worker) = (role(&new, "api").await, role(old, "worker").await);
+    let waits = submit(&api, 1, "slow").await;
+    let done = submit(&api, 1, "orders").await;
+    assert_eq!(ended(&api, &[(1, done.clone())]).await[0]["status"], "complete");
+    eventually(Duration::from_secs(30), "the message", async || (!told.lock().unwrap().is_empty()).then_some(())).await;
+    let bodies = std::mem::take(&mut *told.lock().unwrap());
+    let body = &bodies[&format!("msg_{done}_ready_backend")][0];
+    assert!(body["download_url"].as_str().unwrap().starts_with("https://example.com/x/v1/exports/"), "{body}");
+    // Ten looks at the queue later.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(job(&api, 1, &waits).await["status"], "queued");
+    let newer = role(&new, "worker").await;
+    assert_eq!(ended(&api, &[(1, waits)]).await[0]["status"], "complete");
+    newer.stop().await;
+    // Nobody has it for too long, and whoever comes says so.
+    let gone = submit(&api, 1, "slow").await;
+    worker.stop().await;
+    let impatient = |command| soon(command).env("OUTHAUL_TEST_LIMITS", "job_poll=0.1,job_patience=0.3");
+    let worker = Service::with_words(old, &["--role", "worker"], impatient).await;
+    let gone = ended(&api, &[(1, gone)]).await;
+    assert_eq!(gone[0]["error"]["message"], "the dataset is not served any more", "{gone:?}");
+    worker.stop().await;
+    api.stop().await;
+}
+
 /// Ten tenants, whose exports are queued one tenant after the other, have their turns; no tenant has more than two at a time,
 /// and memory does not grow with the queue.
 #[tokio::test]

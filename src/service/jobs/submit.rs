@@ -25,6 +25,7 @@ use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
 use super::super::scoped::{about, count};
 use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
+use super::super::webhooks::Telling;
 use super::super::{RequestId, ServiceState};
 use super::order::{JobFormat, JobOrder, compression};
 use super::routes::{entry, note};
@@ -297,6 +298,9 @@ fn record(
         max_rows,
         estimated_rows,
         estimated_minutes: estimated_rows.map(minutes),
+        tier: Some(order.tier.clone()),
+        telling: Telling::of(&service.config),
+        overdue: false,
         progress: JobProgress::default(),
         truncated: false,
         created_at: now,

@@ -10,12 +10,16 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use super::super::ServiceState;
-use super::super::state::ClaimLimits;
+use super::super::state::{ClaimLimits, JobsServed};
 use super::attempt::JobAttempt;
 use crate::base::failpoint;
+use crate::config::service::ServiceConfig;
 
 /// A lease, which is renewed three times in its life.
 const LEASE: Duration = Duration::from_secs(30);
+
+/// So long a job waits for a process that has its dataset, tier and destination. Then it is tried by any, and fails.
+const PATIENCE: Duration = Duration::from_hours(1);
 
 /// Between two looks at an empty queue.
 const POLL: Duration = Duration::from_secs(2);
@@ -41,10 +45,21 @@ pub(super) fn lease() -> Duration {
     failpoint::limit("job_lease", LEASE)
 }
 
+/// What this process can make exports of.
+fn served(config: &ServiceConfig) -> JobsServed {
+    JobsServed {
+        datasets: config.datasets.keys().cloned().collect(),
+        tiers: config.tiers.keys().cloned().collect(),
+        destinations: config.destinations.values().map(|destination| destination.url.clone()).collect(),
+        patience: failpoint::limit("job_patience", PATIENCE),
+    }
+}
+
 async fn work(service: Arc<ServiceState>, name: String) {
+    let served = Arc::new(served(&service.config));
     let limits = ClaimLimits { lease: lease(), per_tenant: service.config.jobs.running_per_tenant };
     while !service.stopping.is_cancelled() {
-        match service.store.claim(name.clone(), limits).await {
+        match service.store.claim(name.clone(), Arc::clone(&served), limits).await {
             Ok(Some(job)) => {
                 // One that panics, which the panic hook tells, is tried again once its lease runs out.
                 let _ = tokio::spawn(JobAttempt::of(&service, job).carry_out()).await;

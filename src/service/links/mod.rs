@@ -59,7 +59,15 @@ impl Links {
 
     /// The link to the whole of an export, where its files are there.
     pub(crate) fn download_url(&self, job: &JobRecord) -> Option<String> {
-        job.status.is_ready().then(|| self.url(job, LinkTarget::Download, self.end(job)))?
+        self.download_url_behind(&self.public, job)
+    }
+
+    /// The same behind a base that another process knows.
+    pub(crate) fn download_url_behind(&self, public: &str, job: &JobRecord) -> Option<String> {
+        job.status
+            .is_ready()
+            .then(|| self.path(job, LinkTarget::Download, self.end(job)))?
+            .map(|path| format!("{public}{path}"))
     }
 
     /// When links to an export end that are made now.
@@ -69,8 +77,11 @@ impl Links {
     }
 
     fn url(&self, job: &JobRecord, target: LinkTarget, expires: i64) -> Option<String> {
-        let claim = LinkClaim { export: &job.id, target, expires, revocation: job.revocation };
-        Some(format!("{}{}", self.public, self.signer.sign(claim)?))
+        self.path(job, target, expires).map(|path| format!("{}{path}", self.public))
+    }
+
+    fn path(&self, job: &JobRecord, target: LinkTarget, expires: i64) -> Option<String> {
+        self.signer.sign(LinkClaim { export: &job.id, target, expires, revocation: job.revocation })
     }
 
     /// What can be told of a link before anybody looks for its export, which is all that is done for what is no link of ours.
@@ -235,9 +246,7 @@ impl LinkRequest {
         };
         match job.status {
             // Its time is over, and the sweep that says so is still to come.
-            JobStatus::Complete | JobStatus::Truncated if job.expires_at.is_some_and(|end| end <= Utc::now()) => {
-                return Err(gone());
-            }
+            JobStatus::Complete | JobStatus::Truncated if job.overdue => return Err(gone()),
             JobStatus::Complete | JobStatus::Truncated => {}
             JobStatus::Expired => return Err(gone()),
             JobStatus::Failed | JobStatus::Cancelled => {
@@ -379,6 +388,9 @@ pub(crate) mod tests {
             truncated: true,
             created_at: DateTime::UNIX_EPOCH,
             claimed_at: None,
+            tier: None,
+            telling: None,
+            overdue: false,
             started_at: None,
             completed_at: None,
             expires_at: Some(DateTime::UNIX_EPOCH),

@@ -88,6 +88,10 @@ pub(crate) struct JobRecord {
     pub(crate) file_name: String,
     /// The URL of the folder of its files.
     pub(crate) destination: String,
+    /// Which tier asked; none in a row of an older version.
+    pub(crate) tier: Option<String>,
+    /// Who is to be told how it ends, as JSON of whoever queued it; none in a row of an older version.
+    pub(crate) telling: Option<String>,
     pub(crate) status: JobStatus,
     /// How often it was claimed; 0 before the first time. It grows as long as the job is live: writes are fenced by it.
     pub(crate) attempt: u32,
@@ -107,6 +111,8 @@ pub(crate) struct JobRecord {
     pub(crate) completed_at: Option<DateTime<Utc>>,
     /// When its files go; none before it is ready.
     pub(crate) expires_at: Option<DateTime<Utc>>,
+    /// Whether that moment had come, by the store's own clock.
+    pub(crate) overdue: bool,
     pub(crate) error: Option<RecordedError>,
     /// Links that were signed for another number are void.
     pub(crate) revocation: u32,
@@ -159,6 +165,17 @@ pub(crate) enum Submitted {
     OtherBody,
     /// The tenant has as many jobs that are not final as it may have.
     TooMany,
+}
+
+/// What a worker can make exports of. Processes that share a database may have read different files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JobsServed {
+    pub(crate) datasets: Vec<String>,
+    pub(crate) tiers: Vec<String>,
+    /// URLs without a slash at their ends. Folders of the machine want no settings, and are those of all.
+    pub(crate) destinations: Vec<String>,
+    /// A job that has waited so long is taken whatever it needs: nobody seems to have that.
+    pub(crate) patience: Duration,
 }
 
 /// By what a worker claims.
@@ -283,9 +300,15 @@ pub(crate) trait JobStore: Send + Sync + std::fmt::Debug {
     /// once, and it may miss some, so that whoever waits looks for himself now and then. Dropped, it ends.
     fn hints(&self, queued: Arc<Notify>) -> BoxFuture<'static, ()>;
 
-    /// Takes the next job, or one whose lease ran out, by one UPDATE: of the tenant with the fewest that run, the oldest.
-    /// A job that was being cancelled when its worker died comes too, for its worker to clear what is left of it.
-    fn claim(&self, worker: String, limits: ClaimLimits) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>>;
+    /// Takes the next job that the worker serves, or one whose lease ran out, by one UPDATE: of the tenant with the fewest that
+    /// run, the oldest. A job that was being cancelled when its worker died comes too, for its worker to clear what is left of
+    /// it.
+    fn claim(
+        &self,
+        worker: String,
+        served: Arc<JobsServed>,
+        limits: ClaimLimits,
+    ) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>>;
 
     /// Holds on to a job.
     fn renew(&self, lease: JobLease, time: Duration) -> BoxFuture<'_, Result<LeaseState, StateError>>;

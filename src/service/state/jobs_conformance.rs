@@ -2,13 +2,14 @@
 //! again.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
 
 use super::{
     Cancelled, ClaimLimits, Expiry, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord,
-    JobStatus, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
+    JobStatus, JobsServed, LeaseState, OutboxMessage, RecordedError, StateStore, Submitted,
 };
 
 const LONG: Duration = Duration::from_mins(10);
@@ -23,6 +24,7 @@ pub(crate) async fn all<S: StateStore>(open: impl AsyncFn() -> S) {
     a_list_is_read_in_pieces(&open().await).await;
     each_tenant_has_its_turn(&open().await).await;
     a_job_is_claimed_once_however_many_ask(&open().await).await;
+    a_job_waits_for_a_worker_that_has_what_it_needs(&open().await).await;
     a_lease_that_ran_out_is_taken_over_and_the_late_attempt_writes_nothing(&open().await).await;
     a_job_that_is_given_back_waits(&open().await).await;
     an_end_without_a_try_is_no_attempt(&open().await).await;
@@ -50,7 +52,10 @@ pub(crate) fn job(id: &str, tenant: &str) -> JobRecord {
         format: "csv".to_owned(),
         compression: "gzip".to_owned(),
         file_name: "orders".to_owned(),
-        destination: "file:///x".to_owned(),
+        destination: format!("s3://bucket/x/{id}"),
+        tier: Some("free".to_owned()),
+        telling: Some("{}".to_owned()),
+        overdue: false,
         status: JobStatus::Queued,
         attempt: 0,
         forgiven: 0,
@@ -77,8 +82,15 @@ async fn queue(store: &impl StateStore, id: &str, tenant: &str) -> JobRecord {
     }
 }
 
+/// What is needed for each [`job`].
+pub(crate) fn served() -> Arc<JobsServed> {
+    let [datasets, tiers, destinations] = [["orders", "new"], ["free", "pro"], ["s3://bucket/x", "s3://bucket/y"]]
+        .map(|names| names.map(str::to_owned).into());
+    Arc::new(JobsServed { datasets, tiers, destinations, patience: LONG })
+}
+
 async fn claim(store: &impl StateStore, limits: ClaimLimits) -> Option<(JobRecord, JobLease)> {
-    let claimed = store.claim("w".to_owned(), limits).await.unwrap()?;
+    let claimed = store.claim("w".to_owned(), served(), limits).await.unwrap()?;
     let lease = JobLease { id: claimed.id.clone(), attempt: claimed.attempt };
     Some((claimed, lease))
 }
@@ -241,7 +253,7 @@ async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
     for number in 0..12 {
         queue(store, &format!("once-{number}"), &format!("once-{}", number % 4)).await;
     }
-    let asking = (0..30).map(|worker| store.claim(format!("w{worker}"), LIMITS));
+    let asking = (0..30).map(|worker| store.claim(format!("w{worker}"), served(), LIMITS));
     let answers = futures_util::future::join_all(asking).await;
     let mut claimed: Vec<JobRecord> = answers.into_iter().filter_map(Result::unwrap).collect();
     assert!(claimed.iter().all(|job| job.attempt == 1 && job.status == JobStatus::Running));
@@ -254,6 +266,51 @@ async fn a_job_is_claimed_once_however_many_ask(store: &impl StateStore) {
         let lease = JobLease { id: claimed.id, attempt: 1 };
         assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
+    drain(store).await;
+}
+
+/// titen#148: a worker that had read an older file failed what it did not know.
+async fn a_job_waits_for_a_worker_that_has_what_it_needs(store: &impl StateStore) {
+    let known = served();
+    let without = |change: &dyn Fn(&mut JobsServed)| {
+        let mut less = JobsServed::clone(&known);
+        change(&mut less);
+        Arc::new(less)
+    };
+    let ask = async |served: Arc<JobsServed>| {
+        let claimed = store.claim("w".to_owned(), served, LIMITS).await.unwrap();
+        claimed.map(|job| (job.id.clone(), JobLease { id: job.id, attempt: job.attempt }))
+    };
+    let no_dataset = without(&|served| served.datasets = vec!["orders'\\".to_owned()]);
+    let no_tier = without(&|served| served.tiers.clear());
+    let no_destination =
+        without(&|served| served.destinations = vec!["s3://bucket".to_owned(), "s3://bucket/x/".to_owned()]);
+    queue(store, "needs", "n").await;
+    for less in [&no_dataset, &no_tier, &no_destination] {
+        assert_eq!(ask(Arc::clone(less)).await, None, "{less:?}");
+    }
+    // It keeps nobody from what he has.
+    let old = JobRecord { tier: None, destination: "file:///x/folder".to_owned(), ..job("needs-little", "n") };
+    assert!(matches!(store.submit(old, None, 9).await.unwrap(), Submitted::Queued(_)));
+    let (id, lease) = ask(without(&|served| (served.tiers.clear(), served.destinations.clear()).0)).await.unwrap();
+    assert_eq!(id, "needs-little");
+    assert_eq!(store.finish_job(lease, end(JobStatus::Complete), Vec::new()).await.unwrap(), JobFinish::Ended);
+    // A lease that ran out waits too; what is only to be cleared needs nothing.
+    let limits = ClaimLimits { lease: NONE, ..LIMITS };
+    let (_, first) = claim(store, limits).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    assert_eq!(ask(Arc::clone(&no_dataset)).await, None);
+    assert!(matches!(store.cancel("needs".to_owned(), "n".to_owned()).await.unwrap(), Some(Cancelled::Live(_))));
+    let (id, lease) = ask(Arc::clone(&no_dataset)).await.unwrap();
+    assert_eq!((id, lease.attempt), ("needs".to_owned(), first.attempt + 1));
+    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
+    // Nobody has had it for too long: whoever comes says so.
+    queue(store, "needs-nobody", "n").await;
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let impatient = without(&|served| (served.datasets, served.patience) = (Vec::new(), Duration::from_millis(1)));
+    let (id, lease) = ask(impatient).await.unwrap();
+    assert_eq!(id, "needs-nobody");
+    assert_eq!(store.finish_job(lease, end(JobStatus::Failed), Vec::new()).await.unwrap(), JobFinish::Ended);
     drain(store).await;
 }
 
@@ -429,6 +486,7 @@ async fn what_is_ready_expires_once(store: &impl StateStore) {
     tokio::time::sleep(Duration::from_millis(2)).await;
     let overdue = store.overdue(100).await.unwrap();
     assert_eq!(overdue.iter().map(|job| job.id.as_str()).collect::<Vec<_>>(), ["expires"]);
+    assert!(found(store, "expires").await.overdue);
     assert!(store.unremoved(100).await.unwrap().iter().all(|job| job.id != "expires"));
     let told = vec![message("expired", "expires")];
     let expired = store.expire("expires".to_owned(), told.clone()).await.unwrap().unwrap();

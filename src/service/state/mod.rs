@@ -23,7 +23,7 @@ use crate::config::service::ServiceConfig;
 pub(crate) use error::StateError;
 pub(crate) use jobs::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
-    JobStore, LeaseState, OutboxMessage, QueueFigures, Submitted,
+    JobStore, JobsServed, LeaseState, OutboxMessage, QueueFigures, Submitted,
 };
 use postgres::PostgresStore;
 use sqlite::SqliteStore;

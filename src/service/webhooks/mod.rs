@@ -20,7 +20,7 @@ use super::state::OutboxMessage;
 use crate::base::failpoint;
 use crate::base::http::{HttpError, HttpServer};
 use crate::config::service::Webhook;
-pub(crate) use message::{WebhookEvent, messages};
+pub(crate) use message::{Telling, WebhookEvent, messages};
 
 /// Messages that are sent to one receiver at the same time.
 const AT_ONCE: u32 = 16;
@@ -207,6 +207,24 @@ mod tests {
         assert_eq!((&body["download_url"], &body["error"]["code"]), (&serde_json::Value::Null, &"c".into()));
         let told = messages(&hooks, &links, WebhookEvent::Expired, &job);
         assert_eq!((told.len(), told[0].target.as_str()), (1, "other"));
+    }
+
+    /// Backburner#154: the process that ended a job had read an older file, and told nobody of it.
+    #[test]
+    fn a_message_is_for_those_whom_the_one_that_queued_the_job_knew() {
+        let links = Links::new(&[[7; 32]], 60, true, "");
+        let mut ours = hook(SocketAddr::from(([127, 0, 0, 1], 1)), None);
+        ours.events = vec!["export.failed".to_owned()];
+        let mut job = ready();
+        let webhooks = r#"{"new":["export.ready"],"late":["export.expired"],"backend":["export.ready"]}"#;
+        job.telling = Some(format!(r#"{{"public_url":"https://x/exports","webhooks":{webhooks}}}"#));
+        let told = messages(&[ours], &links, WebhookEvent::Ready, &job);
+        // What a webhook is told now is what this process knows, where it knows it.
+        assert_eq!(told.iter().map(|message| message.target.as_str()).collect::<Vec<_>>(), ["new"]);
+        assert!(
+            told[0].body.contains(r#""download_url":"https://x/exports/v1/exports/0198/download?exp="#),
+            "{told:?}"
+        );
     }
 
     /// The vector of the Standard Webhooks specification.

@@ -7,16 +7,19 @@ use tokio_postgres::types::Type;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
-    LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
+    JobsServed, LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
 use super::records::{NOW, given, kept, micros, moment};
 use super::session::{Parameter, StateTransaction, Undone, number, text};
 use crate::base::failpoint;
 
-const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
+/// The columns of a job, and whether its time is over by the clock of the database, as in [`NOW`].
+pub(super) const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at,
+    tier, telling,
+    COALESCE(expires_at <= (EXTRACT(epoch FROM pg_catalog.statement_timestamp()) * 1000000)::bigint, false)";
 
 /// `Ohaj` in ASCII: under this lock one process at a time claims, or the bound of a tenant's jobs would not hold.
 const CLAIM_LOCK: i64 = 0x4f68_616a;
@@ -83,12 +86,12 @@ async fn insert(transaction: &StateTransaction<'_>, job: &JobRecord, tenant: &st
     let insert = format!(
         "INSERT INTO outhaul.job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven, tier, telling)
          VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, 'queued', 0, $13, $14, $15, 0, 0, 0, false, {NOW}, 0,
-             1, {NOW}, false, false, 0)
+             1, {NOW}, false, false, 0, $16, $17)
          ON CONFLICT (id) DO NOTHING RETURNING {JOB}"
     );
-    let user = job.user.as_deref().map(kept);
+    let [user, tier, telling] = [&job.user, &job.tier, &job.telling].map(|text| text.as_deref().map(kept));
     let [credential, request_id, dataset, request, file_name, destination] =
         [&job.credential, &job.request_id, &job.dataset, &job.request, &job.file_name, &job.destination]
             .map(|text| kept(text));
@@ -111,6 +114,8 @@ async fn insert(transaction: &StateTransaction<'_>, job: &JobRecord, tenant: &st
         number(&max_rows),
         number(&rows),
         number(&minutes),
+        text(&tier),
+        text(&telling),
     ];
     if let Some(queued) = first(transaction, &insert, &values).await? {
         return Ok(queued);
@@ -132,7 +137,7 @@ pub(super) async fn one(
     first(transaction, &select, &[text(&id), text(&tenant)]).await
 }
 
-async fn first(
+pub(super) async fn first(
     transaction: &StateTransaction<'_>,
     sql: &str,
     values: &[Parameter<'_>],
@@ -162,9 +167,18 @@ pub(super) async fn list(
     several(transaction, rest, &[text(&tenant), number(&at), text(&id), number(&most)]).await
 }
 
+/// Which of the jobs that could be claimed are for this worker.
+const SERVED: &str = "(job.status = 'cancelling' OR GREATEST(job.not_before, job.lease_until) <= now.at - $4
+     OR (job.dataset IN (SELECT pg_catalog.json_array_elements_text($5::text::json))
+         AND (job.tier IS NULL OR job.tier IN (SELECT pg_catalog.json_array_elements_text($6::text::json)))
+         AND (job.destination LIKE 'file://%'
+             OR pg_catalog.left(job.destination, pg_catalog.length(job.destination) - pg_catalog.length(job.id) - 1)
+                 IN (SELECT pg_catalog.json_array_elements_text($7::text::json)))))";
+
 pub(super) async fn claim(
     transaction: &StateTransaction<'_>,
     worker: &str,
+    served: &JobsServed,
     limits: ClaimLimits,
 ) -> Result<Option<JobRecord>, Undone> {
     if !failpoint::off("claim_lock") {
@@ -199,13 +213,18 @@ pub(super) async fn claim(
              ) AS before ON before.tenant = job.tenant
              WHERE ((job.status = 'queued' AND job.not_before <= now.at)
                      OR (job.status IN ('running', 'cancelling') AND {lapsed}))
-                 AND {bound}
+                 AND {bound} AND {SERVED}
              ORDER BY {order} job.created_at, job.id LIMIT 1 FOR UPDATE OF job SKIP LOCKED
          )
          RETURNING {JOB}"
     );
     let (worker, lease, per_tenant) = (kept(worker), span(limits.lease), i64::from(limits.per_tenant));
-    first(transaction, &claim, &[text(&worker), number(&lease), number(&per_tenant)]).await
+    let patience = span(served.patience);
+    let [datasets, tiers, destinations] = [&served.datasets, &served.tiers, &served.destinations]
+        .map(|names| serde_json::Value::from_iter(names.iter().map(|name| kept(name))).to_string());
+    let mut values = vec![text(&worker), number(&lease), number(&per_tenant), number(&patience)];
+    values.extend([text(&datasets), text(&tiers), text(&destinations)]);
+    first(transaction, &claim, &values).await
 }
 
 /// Which job and attempt a write is for; it stands in each of them.
@@ -361,24 +380,6 @@ pub(super) async fn cancel(
     Ok(found.map(|job| if job.status.is_final() { Cancelled::Final(job) } else { Cancelled::Committing(job) }))
 }
 
-pub(super) async fn expire(
-    transaction: &StateTransaction<'_>,
-    id: &str,
-    messages: &[OutboxMessage],
-) -> Result<Option<JobRecord>, Undone> {
-    let update = format!(
-        "UPDATE outhaul.job SET status = 'expired', revocation = revocation + 1, expires_at = LEAST(expires_at, {NOW}),
-             version = version + 1
-         WHERE id = $1 AND status IN ('complete', 'truncated') RETURNING {JOB}"
-    );
-    let id = kept(id);
-    let expired = first(transaction, &update, &[text(&id)]).await?;
-    if expired.is_some() {
-        tell(transaction, messages).await?;
-    }
-    Ok(expired)
-}
-
 fn error_columns(error: Option<&RecordedError>) -> (Option<String>, Option<String>) {
     error.map(|error| (kept(&error.code), kept(&error.message))).unzip()
 }
@@ -424,5 +425,8 @@ fn job_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<JobRecord, Un
         truncated: transaction.value(row, 29)?,
         forgiven: small(30)?,
         claimed_at: moment(transaction, row, 31)?,
+        tier: maybe(32)?,
+        telling: maybe(33)?,
+        overdue: transaction.value(row, 34)?,
     })
 }

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio_postgres::Row;
 
-use super::super::{JobRecord, OutboxMessage, QueueFigures};
-use super::jobs::{several, span};
+use super::super::{Expiry, JobRecord, OutboxMessage, QueueFigures};
+use super::jobs::{JOB, first, several, span};
 use super::records::{NOW, given, kept};
 use super::session::{StateTransaction, Undone, number, text};
 
@@ -73,6 +73,24 @@ pub(super) async fn message_failed(
     let (id, delay) = (kept(id), span(delay));
     transaction.changed(&update, &[text(&id), number(&delay)]).await?;
     Ok(())
+}
+
+pub(super) async fn expire(
+    transaction: &StateTransaction<'_>,
+    id: &str,
+    messages: &[OutboxMessage],
+) -> Result<Option<JobRecord>, Undone> {
+    let update = format!(
+        "UPDATE outhaul.job SET status = 'expired', revocation = revocation + 1, expires_at = LEAST(expires_at, {NOW}),
+             version = version + 1
+         WHERE id = $1 AND status IN ('complete', 'truncated') RETURNING {JOB}"
+    );
+    let id = kept(id);
+    let expired = first(transaction, &update, &[text(&id)]).await?;
+    if expired.is_some() {
+        tell(transaction, messages).await?;
+    }
+    Ok(expired)
 }
 
 pub(super) async fn overdue(transaction: &StateTransaction<'_>, most: u32) -> Result<Vec<JobRecord>, Undone> {

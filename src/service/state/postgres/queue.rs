@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
-    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    JobsServed, LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{PostgresStore, hints, jobs, outbox};
 
@@ -76,10 +76,15 @@ impl JobStore for PostgresStore {
         })
     }
 
-    fn claim(&self, worker: String, limits: ClaimLimits) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {
+    fn claim(
+        &self,
+        worker: String,
+        served: Arc<JobsServed>,
+        limits: ClaimLimits,
+    ) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {
         self.ask("a job was claimed", move |transaction| {
-            let worker = worker.clone();
-            async move { jobs::claim(transaction, &worker, limits).await }.boxed()
+            let (worker, served) = (worker.clone(), Arc::clone(&served));
+            async move { jobs::claim(transaction, &worker, &served, limits).await }.boxed()
         })
     }
 
@@ -140,7 +145,7 @@ impl JobStore for PostgresStore {
         let asked = Arc::new((id, messages));
         self.ask("an export expired", move |transaction| {
             let asked = Arc::clone(&asked);
-            async move { jobs::expire(transaction, &asked.0, &asked.1).await }.boxed()
+            async move { outbox::expire(transaction, &asked.0, &asked.1).await }.boxed()
         })
     }
 

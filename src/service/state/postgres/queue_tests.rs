@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use super::tests::{Database, SHORT, USUAL};
 use super::*;
-use crate::service::state::jobs_conformance::{self, job};
+use crate::service::state::jobs_conformance::{self, job, served};
 use crate::service::state::{
     ClaimLimits, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus, JobStore, Submitted,
 };
@@ -48,7 +48,7 @@ async fn a_tenant_s_bound_holds_however_many_processes_claim() {
             queue(&stores[0], &format!("bound-{number}"), "a").await;
         }
         for round in 0..15 {
-            let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), LIMITS)));
+            let claims = stores.iter().flat_map(|store| (0..3).map(|_| store.claim("w".to_owned(), served(), LIMITS)));
             let claimed: Vec<JobRecord> = join_all(claims).await.into_iter().filter_map(Result::unwrap).collect();
             assert_eq!(claimed.len(), 2, "round {round}: {claimed:?}");
             for job in claimed {
@@ -74,7 +74,7 @@ async fn two_hundred_jobs_of_ten_tenants_have_their_turns() {
     }
     let turns = Mutex::new(Vec::new());
     let work = async |store: &PostgresStore| {
-        while let Some(job) = store.claim("w".to_owned(), LIMITS).await.unwrap() {
+        while let Some(job) = store.claim("w".to_owned(), served(), LIMITS).await.unwrap() {
             turns.lock().unwrap().push(job.tenant.clone());
             tokio::time::sleep(Duration::from_millis(5)).await;
             assert_eq!(store.finish_job(lease(&job), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
@@ -106,7 +106,7 @@ async fn lost_connections_lose_and_double_no_job() {
             // A claim whose answer was lost is another attempt of somebody who takes the job over; here, ours.
             let short = ClaimLimits { lease: Duration::from_millis(50), per_tenant: 100 };
             let job = loop {
-                if let Some(job) = store.claim("w".to_owned(), short).await.unwrap() {
+                if let Some(job) = store.claim("w".to_owned(), served(), short).await.unwrap() {
                     break job;
                 }
                 tokio::time::sleep(Duration::from_millis(10)).await;
@@ -145,14 +145,14 @@ async fn other_processes_hear_that_there_is_work() {
         assert!(heard().await, "{version}");
         queue(&one, "heard", "a").await;
         assert!(heard().await, "{version}: of a job");
-        let claimed = one.claim("w".to_owned(), LIMITS).await.unwrap().unwrap();
+        let claimed = one.claim("w".to_owned(), served(), LIMITS).await.unwrap().unwrap();
         assert!(one.give_back(lease(&claimed), None, Duration::ZERO, false).await.unwrap());
         assert!(heard().await, "{version}: of a job that was given back");
-        let claimed = one.claim("w".to_owned(), LIMITS).await.unwrap().unwrap();
+        let claimed = one.claim("w".to_owned(), served(), LIMITS).await.unwrap().unwrap();
         assert_eq!(one.finish_job(lease(&claimed), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
         assert!(heard().await, "{version}: of a free place");
         // Nothing else is a hint.
-        assert_eq!(one.claim("w".to_owned(), LIMITS).await.unwrap(), None);
+        assert_eq!(one.claim("w".to_owned(), served(), LIMITS).await.unwrap(), None);
         assert!(tokio::time::timeout(Duration::from_millis(300), queued.notified()).await.is_err(), "{version}");
         database.cut().await;
         assert!(heard().await, "{version}: that it listens again");
@@ -173,7 +173,7 @@ async fn a_hint_that_cannot_be_sent_costs_nothing() {
     database.client().await.batch_execute(no_hints).await.unwrap();
     for number in 0..3 {
         queue(&store, &format!("unheard-{number}"), "a").await;
-        let claimed = store.claim("w".to_owned(), LIMITS).await.unwrap().unwrap();
+        let claimed = store.claim("w".to_owned(), served(), LIMITS).await.unwrap().unwrap();
         assert_eq!(store.finish_job(lease(&claimed), ended(1), Vec::new()).await.unwrap(), JobFinish::Ended);
     }
     database.drop().await;
@@ -193,7 +193,8 @@ async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
             "CREATE TEMP TABLE model AS SELECT * FROM outhaul.job;
             UPDATE model SET created_at = created_at + 1;
             INSERT INTO outhaul.job SELECT (jsonb_populate_record(model, jsonb_build_object(
-                'id', 'wait-' || n, 'tenant', 't' || n % 10))).* FROM model, generate_series(1, 10000) n;
+                'id', 'wait-' || n, 'tenant', 't' || n % 10, 'destination', 's3://bucket/x/wait-' || n))).*
+                FROM model, generate_series(1, 10000) n;
             INSERT INTO outhaul.job SELECT (jsonb_populate_record(model, jsonb_build_object(
                 'id', 'done-' || n, 'tenant', 't' || n % 10, 'status', 'complete', 'claimed_at', n, 'removed', true))).*
                 FROM model, generate_series(1, 20000) n;
@@ -206,7 +207,7 @@ async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
     let limits = ClaimLimits { per_tenant: 10, ..LIMITS };
     let begun = std::time::Instant::now();
     for _ in 0..20 {
-        assert!(store.claim("w".to_owned(), limits).await.unwrap().is_some());
+        assert!(store.claim("w".to_owned(), served(), limits).await.unwrap().is_some());
     }
     let each = begun.elapsed() / 20;
     println!("a claim from 10,000 jobs that wait: {each:?}");

@@ -8,7 +8,8 @@ use crate::base::failpoint;
 
 /// What makes each version of the one before it. A line that was released never changes, and replicas of the version before
 /// go on while it runs.
-pub(super) const STEPS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+pub(super) const STEPS: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 
 /// `Ohau` in ASCII: under this lock one process at a time changes the tables.
 const SCHEMA_LOCK: i64 = 0x4f68_6175;

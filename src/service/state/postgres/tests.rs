@@ -211,11 +211,17 @@ const BROKEN: &[&str] = &[
     include_str!("v1.sql"),
     include_str!("v2.sql"),
     include_str!("v3.sql"),
+    include_str!("v4.sql"),
     "CREATE TABLE outhaul.more (x INTEGER); SELECT 1 / 0",
 ];
 
-const WHOLE: &[&str] =
-    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), "CREATE TABLE outhaul.more (x INTEGER)"];
+const WHOLE: &[&str] = &[
+    include_str!("v1.sql"),
+    include_str!("v2.sql"),
+    include_str!("v3.sql"),
+    include_str!("v4.sql"),
+    "CREATE TABLE outhaul.more (x INTEGER)",
+];
 
 #[tokio::test]
 async fn each_step_is_taken_once_and_whole_or_not_at_all() {
@@ -226,7 +232,7 @@ async fn each_step_is_taken_once_and_whole_or_not_at_all() {
     schema::open(&sessions, WHOLE).await.unwrap();
     schema::open(&sessions, WHOLE).await.unwrap();
     let version = database.client().await.query_one("SELECT version FROM outhaul.version", &[]).await.unwrap();
-    assert_eq!(version.get::<_, i64>(0), 4);
+    assert_eq!(version.get::<_, i64>(0), 5);
     database.drop().await;
 }
 

@@ -8,7 +8,7 @@ use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus,
-    LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
+    JobsServed, LeaseState, OutboxMessage, RecordedError, StateError, Submitted,
 };
 use super::outbox::tell;
 use super::records::{count, micros, moment, unreadable, whole};
@@ -16,7 +16,8 @@ use crate::base::failpoint;
 
 pub(super) const JOB: &str = "id, tenant, caller, credential, request_id, dataset, mode, request, format, compression, file_name,
     destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts, committing,
-    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at";
+    created_at, started_at, completed_at, expires_at, error_code, error_message, revocation, version, truncated, forgiven, claimed_at,
+    tier, telling";
 
 pub(super) fn now() -> i64 {
     micros(Utc::now())
@@ -69,9 +70,9 @@ pub(super) fn submit(
 fn insert(transaction: &Transaction<'_>, job: &JobRecord, now: i64, doing: &'static str) -> Result<(), StateError> {
     let insert = "INSERT INTO job (id, tenant, caller, credential, request_id, dataset, mode, request, format, compression,
              file_name, destination, status, attempt, max_rows, estimated_rows, estimated_minutes, row_count, bytes, parts,
-             committing, created_at, revocation, version, not_before, truncated, removed, forgiven)
+             committing, created_at, revocation, version, not_before, truncated, removed, forgiven, tier, telling)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 'queued', 0, ?13, ?14, ?15, 0, 0, 0, 0, ?16, 0, 1, ?16,
-             0, 0, 0)";
+             0, 0, 0, ?17, ?18)";
     let values = rusqlite::params![
         job.id,
         job.tenant,
@@ -89,6 +90,8 @@ fn insert(transaction: &Transaction<'_>, job: &JobRecord, now: i64, doing: &'sta
         count(job.estimated_rows, doing)?,
         count(job.estimated_minutes, doing)?,
         now,
+        job.tier,
+        job.telling,
     ];
     match transaction.execute(insert, values) {
         Ok(_) => Ok(()),
@@ -136,6 +139,7 @@ pub(super) fn several(
 pub(super) fn claim(
     transaction: &Transaction<'_>,
     worker: &str,
+    served: &JobsServed,
     limits: ClaimLimits,
 ) -> Result<Option<JobRecord>, StateError> {
     let now = now();
@@ -156,15 +160,24 @@ pub(super) fn claim(
                      SELECT tenant, count(*) AS jobs FROM job
                      WHERE status IN ('running', 'cancelling') AND lease_until >= ?1 GROUP BY tenant
                  ) AS busy ON busy.tenant = job.tenant
-                 WHERE (status = 'queued' AND not_before <= ?1)
-                     OR (status IN ('running', 'cancelling') AND {lapsed})
+                 WHERE ((status = 'queued' AND not_before <= ?1)
+                         OR (status IN ('running', 'cancelling') AND {lapsed}))
+                     AND (status = 'cancelling' OR max(not_before, COALESCE(lease_until, 0)) <= ?5
+                         OR (dataset IN (SELECT value FROM json_each(?6))
+                             AND (tier IS NULL OR tier IN (SELECT value FROM json_each(?7)))
+                             AND (destination LIKE 'file://%' OR substr(destination, 1, length(destination) - length(id) - 1)
+                                 IN (SELECT value FROM json_each(?8)))))
              )
              WHERE {bound}
              ORDER BY {order} LIMIT 1
          )
          RETURNING {JOB}"
     );
-    let values = (now, worker, after(now, limits.lease), limits.per_tenant);
+    let waited = now.saturating_sub(after(0, served.patience));
+    let [datasets, tiers, destinations] = [&served.datasets, &served.tiers, &served.destinations]
+        .map(|names| serde_json::Value::from(names.clone()).to_string());
+    let lease = after(now, limits.lease);
+    let values = (now, worker, lease, limits.per_tenant, waited, datasets, tiers, destinations);
     let claimed = transaction.query_row(&claim, values, job_of).optional();
     claimed.map_err(StateError::database("a job was claimed"))
 }
@@ -328,6 +341,7 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
     let code: Option<String> = row.get(25)?;
     let message: Option<String> = row.get(26)?;
     let number = |column| Ok::<_, rusqlite::Error>(whole(row, column)?.unwrap_or_default());
+    let expires_at = moment(row, 24)?;
     Ok(JobRecord {
         id: row.get(0)?,
         tenant: row.get(1)?,
@@ -350,12 +364,15 @@ fn job_of(row: &Row<'_>) -> rusqlite::Result<JobRecord> {
         created_at: moment(row, 21)?.ok_or_else(|| unreadable(21, Type::Null, "a moment is missing"))?,
         started_at: moment(row, 22)?,
         completed_at: moment(row, 23)?,
-        expires_at: moment(row, 24)?,
+        expires_at,
+        overdue: expires_at.is_some_and(|end| end <= Utc::now()),
         error: code.zip(message).map(|(code, message)| RecordedError { code, message }),
         revocation: row.get(27)?,
         version: number(28)?,
         truncated: row.get(29)?,
         forgiven: row.get(30)?,
         claimed_at: moment(row, 31)?,
+        tier: row.get(32)?,
+        telling: row.get(33)?,
     })
 }

@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 
 use super::super::{
     Cancelled, ClaimLimits, IdempotencyKey, JobCursor, JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStore,
-    LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
+    JobsServed, LeaseState, OutboxMessage, QueueFigures, RecordedError, StateError, Submitted,
 };
 use super::{SqliteStore, jobs, outbox};
 
@@ -47,8 +47,13 @@ impl JobStore for SqliteStore {
         std::future::ready(()).boxed()
     }
 
-    fn claim(&self, worker: String, limits: ClaimLimits) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {
-        self.ask("a job was claimed", move |transaction| jobs::claim(transaction, &worker, limits))
+    fn claim(
+        &self,
+        worker: String,
+        served: Arc<JobsServed>,
+        limits: ClaimLimits,
+    ) -> BoxFuture<'_, Result<Option<JobRecord>, StateError>> {
+        self.ask("a job was claimed", move |transaction| jobs::claim(transaction, &worker, &served, limits))
     }
 
     fn renew(&self, lease: JobLease, time: Duration) -> BoxFuture<'_, Result<LeaseState, StateError>> {

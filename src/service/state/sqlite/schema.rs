@@ -17,7 +17,8 @@ const APPLICATION_ID: i64 = 0x4f68_6175;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What makes each version of the one before it. A line that was released never changes.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 
 /// Opens a file that this process has locked, brings it to this version, and ends what its last process left open.
 pub(super) fn open(path: &Path) -> Result<Connection, StateError> {

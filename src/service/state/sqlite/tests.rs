@@ -13,8 +13,8 @@ use super::schema::{MIGRATIONS, migrate};
 use super::*;
 use crate::service::state::INTERRUPTED;
 use crate::service::state::conformance::{self, begun, end};
-use crate::service::state::jobs_conformance::{self, job};
-use crate::service::state::{ClaimLimits, JobStore};
+use crate::service::state::jobs_conformance::{self, job, served};
+use crate::service::state::{ClaimLimits, Expiry, JobStatus, JobStore, Submitted};
 
 #[tokio::test]
 async fn it_does_what_every_store_does() {
@@ -46,7 +46,7 @@ async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
     let limits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
     let (begun, mut tenants) = (Instant::now(), BTreeSet::new());
     for _ in 0..20 {
-        tenants.insert(store.claim("w".to_owned(), limits).await.unwrap().unwrap().tenant);
+        tenants.insert(store.claim("w".to_owned(), served(), limits).await.unwrap().unwrap().tenant);
     }
     // To count the running jobs of a tenant for each job that waits took a minute here.
     assert!(begun.elapsed() < Duration::from_secs(5), "{:?}", begun.elapsed());

@@ -1,0 +1,3 @@
+-- What a worker must have to take the job, and whom it tells of its end, as whoever queued it knew them.
+ALTER TABLE outhaul.job ADD COLUMN tier TEXT;
+ALTER TABLE outhaul.job ADD COLUMN telling TEXT;
