@@ -54,7 +54,6 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::get;
-use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 use tokio::sync::mpsc::Receiver;
 use tokio::time::timeout;
@@ -317,14 +316,7 @@ async fn fetch_keys(service: Arc<ServiceState>) {
 /// Forgets records once they are old.
 async fn forget(store: Arc<dyn StateStore>, kept: Remembrance) {
     loop {
-        let now = Utc::now();
-        let before = |kept| now.checked_sub_signed(kept).unwrap_or(DateTime::UNIX_EPOCH);
-        let before = |kept| chrono::TimeDelta::from_std(kept).map_or(DateTime::UNIX_EPOCH, before);
-        let expiry = Expiry {
-            exports_before: before(kept.receipts),
-            audits_before: before(kept.audit),
-            messages_due_by: before(MESSAGES_KEPT),
-        };
+        let expiry = Expiry { exports: kept.receipts, audits: kept.audit, messages: MESSAGES_KEPT };
         if let Err(error) = store.prune(expiry).await {
             tracing::warn!(%error, "old records were not forgotten");
         }

@@ -13,6 +13,7 @@ mod postgres;
 mod sqlite;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use futures_util::future::BoxFuture;
@@ -79,6 +80,7 @@ pub(crate) struct ExportRecord {
     /// `stream`.
     pub(crate) kind: String,
     pub(crate) format: String,
+    /// By the store's own clock, once it is there.
     pub(crate) started_at: DateTime<Utc>,
     /// None until the store has its end.
     pub(crate) finished_at: Option<DateTime<Utc>>,
@@ -103,6 +105,7 @@ pub(crate) struct ExportEnd {
 /// Who asked for what, and what became of it; no value of a row, no filter.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AuditRecord {
+    /// By the store's own clock, once it is there.
     pub(crate) at: DateTime<Utc>,
     pub(crate) request_id: String,
     /// The address of whoever asked; none where the service acts by itself.
@@ -122,15 +125,15 @@ pub(crate) struct AuditRecord {
     pub(crate) statement: Option<String>,
 }
 
-/// What is forgotten.
+/// How long what is kept, by the store's own clock: that of one process may be wrong, and what is forgotten is lost to all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Expiry {
-    /// Exports that ended before it.
-    pub(crate) exports_before: DateTime<Utc>,
-    /// Audit records from before it.
-    pub(crate) audits_before: DateTime<Utc>,
-    /// Messages that were due before it, and that nobody has sent.
-    pub(crate) messages_due_by: DateTime<Utc>,
+    /// Exports that have ended.
+    pub(crate) exports: Duration,
+    /// Audit records.
+    pub(crate) audits: Duration,
+    /// Messages that are due, and that nobody has sent.
+    pub(crate) messages: Duration,
 }
 
 /// Where records are kept. What a method has answered is on disk and outlives the process.
@@ -163,7 +166,8 @@ pub(crate) trait StateStore: JobStore {
     /// The key with which bucket keys are signed: made by the first call ever, the same from then on.
     fn signing_key(&self) -> BoxFuture<'_, Result<[u8; SIGNING_KEY_BYTES], StateError>>;
 
-    /// Forgets what is old, and gives how many records went. An export that has not ended is never old.
+    /// Forgets what is old, and gives how many records went. An export that has not ended is never old, and nothing is where
+    /// the store has reason to doubt its clock.
     fn prune(&self, expiry: Expiry) -> BoxFuture<'_, Result<u64, StateError>>;
 }
 

@@ -1,5 +1,6 @@
 //! The embedded store: one `SQLite` file with its one writer, a thread that does one thing after another.
 
+mod clock;
 mod file;
 mod jobs;
 mod outbox;
@@ -8,13 +9,16 @@ mod records;
 mod schema;
 
 use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 
+use self::clock::ClockWatch;
 use self::file::FileLock;
 use super::{AuditRecord, Expiry, ExportEnd, ExportRecord, ExportStatus, SIGNING_KEY_BYTES, StateError, StateStore};
 
@@ -30,6 +34,7 @@ pub(crate) struct SqliteStore {
     /// None while it is dropped.
     requests: Option<mpsc::Sender<Request>>,
     thread: Option<JoinHandle<()>>,
+    clock: Arc<Mutex<ClockWatch>>,
 }
 
 impl SqliteStore {
@@ -40,7 +45,8 @@ impl SqliteStore {
     /// Another process has the file, a newer outhaul wrote it, it is no state file, or it cannot be opened.
     pub(crate) fn open(path: &Path) -> Result<Self, StateError> {
         let (path, lock) = FileLock::take(path)?;
-        let connection = schema::open(&path)?;
+        let (connection, newest) = schema::open(&path)?;
+        let clock = ClockWatch::since(newest.unwrap_or_else(jobs::now), Instant::now());
         let (requests, mut waiting) = mpsc::channel::<Request>(QUEUE);
         let serve = move || {
             let mut connection = connection;
@@ -53,7 +59,7 @@ impl SqliteStore {
         };
         let thread = std::thread::Builder::new().name("outhaul-state".to_owned()).spawn(serve);
         let thread = thread.map_err(StateError::file(&path))?;
-        Ok(Self { requests: Some(requests), thread: Some(thread) })
+        Ok(Self { requests: Some(requests), thread: Some(thread), clock: Arc::new(Mutex::new(clock)) })
     }
 
     /// Does something in a transaction of its own on the store's thread.
@@ -127,7 +133,18 @@ impl StateStore for SqliteStore {
     }
 
     fn prune(&self, expiry: Expiry) -> BoxFuture<'_, Result<u64, StateError>> {
-        self.ask("old records were removed", move |transaction| records::prune(transaction, expiry))
+        let clock = Arc::clone(&self.clock);
+        self.ask("old records were removed", move |transaction| {
+            let now = jobs::now();
+            if clock.lock().unwrap_or_else(PoisonError::into_inner).believes(now, Instant::now()) {
+                return records::prune(transaction, expiry, now);
+            }
+            tracing::warn!(
+                "the clock is more than 7 days ahead of the newest record: nothing is forgotten for 3 days, in which it can be \
+                 set right"
+            );
+            Ok(0)
+        })
     }
 }
 

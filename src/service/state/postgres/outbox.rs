@@ -144,17 +144,16 @@ pub(super) async fn figures(transaction: &StateTransaction<'_>) -> Result<QueueF
 }
 
 /// Forgets jobs that ended long ago and whose files are gone, names whose time is over, and messages that nobody has sent.
-pub(super) async fn prune(
-    transaction: &StateTransaction<'_>,
-    ended_before: i64,
-    due_before: i64,
-) -> Result<usize, Undone> {
-    let jobs = "DELETE FROM outhaul.job
-        WHERE completed_at < $1 AND removed AND status IN ('failed', 'cancelled', 'expired')";
-    let jobs = transaction.changed(jobs, &[number(&ended_before)]).await?;
+pub(super) async fn prune(transaction: &StateTransaction<'_>, expiry: Expiry) -> Result<usize, Undone> {
+    let (ended, due) = (span(expiry.exports), span(expiry.messages));
+    let jobs = format!(
+        "DELETE FROM outhaul.job
+         WHERE completed_at < {NOW} - $1 AND removed AND status IN ('failed', 'cancelled', 'expired')"
+    );
+    let jobs = transaction.changed(&jobs, &[number(&ended)]).await?;
     let names = format!("DELETE FROM outhaul.idempotency WHERE keep_until <= {NOW}");
     let names = transaction.changed(&names, &[]).await?;
-    let messages = "DELETE FROM outhaul.outbox WHERE due_at < $1";
-    let messages = transaction.changed(messages, &[number(&due_before)]).await?;
+    let messages = format!("DELETE FROM outhaul.outbox WHERE due_at < {NOW} - $1");
+    let messages = transaction.changed(&messages, &[number(&due)]).await?;
     Ok(jobs.saturating_add(names).saturating_add(messages))
 }

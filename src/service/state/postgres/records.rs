@@ -8,6 +8,7 @@ use super::super::{
     AuditRecord, Expiry, ExportEnd, ExportRecord, ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, RecordedError,
     SIGNING_KEY_BYTES, StateError,
 };
+use super::jobs::span;
 use super::outbox;
 use super::session::{Parameter, StateTransaction, Undone, number, text};
 use crate::base::failpoint;
@@ -94,12 +95,14 @@ pub(super) async fn begin(
     record: &ExportRecord,
 ) -> Result<(), Undone> {
     let end = EndColumns::of(transaction, &record.end)?;
-    let insert = "INSERT INTO outhaul.export (status, row_count, max_rows, truncated, crc64nvme, bytes, error_code,
-            error_message, notes, id, instance, tenant, caller, dataset, kind, format, started_at, finished_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18)
-         ON CONFLICT (id) DO NOTHING";
+    let insert = format!(
+        "INSERT INTO outhaul.export (status, row_count, max_rows, truncated, crc64nvme, bytes, error_code, error_message,
+            notes, id, instance, tenant, caller, dataset, kind, format, finished_at, started_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, {NOW})
+         ON CONFLICT (id) DO NOTHING"
+    );
     let (tenant, user, dataset) = (kept(&record.tenant), record.user.as_deref().map(kept), kept(&record.dataset));
-    let (started, finished) = (micros(record.started_at), record.finished_at.map(micros));
+    let finished = record.finished_at.map(micros);
     let mut parameters = end.parameters().to_vec();
     parameters.extend([
         text(&record.id),
@@ -109,15 +112,15 @@ pub(super) async fn begin(
         text(&dataset),
         text(&record.kind),
         text(&record.format),
-        number(&started),
         number(&finished),
     ]);
-    if transaction.changed(insert, &parameters).await? == 1 {
+    if transaction.changed(&insert, &parameters).await? == 1 {
         return Ok(());
     }
     // The answer to the first try may be what was lost.
-    let ours =
-        transaction.may_be_done && export(transaction, &record.id, &record.tenant).await?.as_ref() == Some(record);
+    let found = export(transaction, &record.id, &record.tenant).await?;
+    let same = |found: ExportRecord| ExportRecord { started_at: record.started_at, ..found } == *record;
+    let ours = transaction.may_be_done && found.is_some_and(same);
     if ours { Ok(()) } else { Err(StateError::Taken { id: record.id.clone() }.into()) }
 }
 
@@ -199,10 +202,9 @@ fn export_of(transaction: &StateTransaction<'_>, row: &Row) -> Result<ExportReco
 /// Adds to the audit; `entry` is its own name, so that a second try adds nothing.
 pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, record: &AuditRecord) -> Result<(), Undone> {
     let insert = format!(
-        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+        "INSERT INTO outhaul.audit (entry, {AUDIT}) VALUES ($1, {NOW}, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
          ON CONFLICT (entry) DO NOTHING"
     );
-    let at = micros(record.at);
     let rows = record.rows.map(i64::try_from).transpose().map_err(|error| transaction.unreadable(error))?;
     let texts =
         [&record.request_id, &record.tenant, &record.credential, &record.action, &record.dataset, &record.outcome];
@@ -211,7 +213,6 @@ pub(super) async fn audit(transaction: &StateTransaction<'_>, entry: &str, recor
         [&record.user, &record.export_id, &record.client, &record.statement].map(|text| text.as_deref().map(kept));
     let parameters = [
         text(&entry),
-        number(&at),
         text(&request_id),
         text(&tenant),
         text(&user),
@@ -272,13 +273,13 @@ pub(super) async fn signing_key(
 }
 
 pub(super) async fn prune(transaction: &StateTransaction<'_>, expiry: Expiry) -> Result<u64, Undone> {
-    let (exports, audits) = (micros(expiry.exports_before), micros(expiry.audits_before));
+    let (exports, audits) = (span(expiry.exports), span(expiry.audits));
     // NULL is before nothing.
-    let delete = "DELETE FROM outhaul.export WHERE finished_at < $1";
-    let exports = transaction.changed(delete, &[number(&exports)]).await?;
-    let delete = "DELETE FROM outhaul.audit WHERE at < $1";
-    let audits = transaction.changed(delete, &[number(&audits)]).await?;
-    let jobs = outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by)).await?;
+    let delete = format!("DELETE FROM outhaul.export WHERE finished_at < {NOW} - $1");
+    let exports = transaction.changed(&delete, &[number(&exports)]).await?;
+    let delete = format!("DELETE FROM outhaul.audit WHERE at < {NOW} - $1");
+    let audits = transaction.changed(&delete, &[number(&audits)]).await?;
+    let jobs = outbox::prune(transaction, expiry).await?;
     Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
 }
 

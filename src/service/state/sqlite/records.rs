@@ -4,11 +4,12 @@ use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use rusqlite::types::Type;
-use rusqlite::{ErrorCode, OptionalExtension, Row, Transaction};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Row, Transaction};
 
 use super::super::{
     AuditRecord, Expiry, ExportEnd, ExportRecord, ExportStatus, RecordedError, SIGNING_KEY_BYTES, StateError,
 };
+use super::jobs::{after, now};
 
 const SIGNING_KEY: &str = "signing_key";
 
@@ -33,7 +34,7 @@ pub(super) fn begin(transaction: &Transaction<'_>, record: &ExportRecord) -> Res
         record.dataset,
         record.kind,
         record.format,
-        micros(record.started_at),
+        now(),
         record.finished_at.map(micros),
         end.status.name(),
         count(end.rows, doing)?,
@@ -65,7 +66,7 @@ pub(super) fn finish(transaction: &Transaction<'_>, id: &str, end: &ExportEnd) -
     let values = rusqlite::params![
         id,
         ExportStatus::Streaming.name(),
-        micros(Utc::now()),
+        now(),
         end.status.name(),
         count(end.rows, doing)?,
         count(end.max_rows, doing)?,
@@ -121,7 +122,7 @@ pub(super) fn audit(transaction: &Transaction<'_>, record: &AuditRecord) -> Resu
     let doing = "an audit record was added";
     let insert = format!("INSERT INTO audit ({AUDIT}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)");
     let values = rusqlite::params![
-        micros(record.at),
+        now(),
         record.request_id,
         record.tenant,
         record.user,
@@ -173,17 +174,23 @@ pub(super) fn signing_key(transaction: &Transaction<'_>) -> Result<[u8; SIGNING_
     read_or_made().map_err(StateError::database("the signing key was read"))
 }
 
-pub(super) fn prune(transaction: &Transaction<'_>, expiry: Expiry) -> Result<u64, StateError> {
+pub(super) fn prune(transaction: &Transaction<'_>, expiry: Expiry, now: i64) -> Result<u64, StateError> {
+    let before = |kept| now.saturating_sub(after(0, kept));
     let remove = || {
         // NULL is before nothing.
-        let exports = "DELETE FROM export WHERE finished_at < ?1";
-        let exports = transaction.execute(exports, [micros(expiry.exports_before)])?;
-        let audits = "DELETE FROM audit WHERE at < ?1";
-        let audits = transaction.execute(audits, [micros(expiry.audits_before)])?;
-        let jobs = super::outbox::prune(transaction, micros(expiry.exports_before), micros(expiry.messages_due_by))?;
+        let exports = transaction.execute("DELETE FROM export WHERE finished_at < ?1", [before(expiry.exports)])?;
+        let audits = transaction.execute("DELETE FROM audit WHERE at < ?1", [before(expiry.audits)])?;
+        let jobs = super::outbox::prune(transaction, before(expiry.exports), before(expiry.messages))?;
         Ok(u64::try_from(exports.saturating_add(audits).saturating_add(jobs)).unwrap_or(u64::MAX))
     };
     remove().map_err(StateError::database("old records were removed"))
+}
+
+/// The moment of the newest record.
+pub(super) fn newest(connection: &Connection) -> Result<Option<i64>, StateError> {
+    let select = "SELECT max(at) FROM (SELECT max(at) AS at FROM audit UNION ALL SELECT max(finished_at) FROM export)";
+    let found = connection.query_row(select, [], |row| row.get(0));
+    found.map_err(StateError::database("the newest record was looked up"))
 }
 
 pub(super) fn micros(moment: DateTime<Utc>) -> i64 {

@@ -20,10 +20,12 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 pub(super) const MIGRATIONS: &[&str] =
     &[include_str!("v1.sql"), include_str!("v2.sql"), include_str!("v3.sql"), include_str!("v4.sql")];
 
-/// Opens a file that this process has locked, brings it to this version, and ends what its last process left open.
-pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
+/// Opens a file that this process has locked, brings it to this version, and ends what its last process left open; gives the
+/// moment of the newest record before that.
+pub(super) fn open(path: &Path) -> Result<(Connection, Option<i64>), StateError> {
     let mut connection = connect(path)?;
     migrate(&mut connection, path, MIGRATIONS)?;
+    let newest = records::newest(&connection)?;
     super::in_transaction(&mut connection, "the exports of the last process were ended", |transaction| {
         let open = "UPDATE export SET status = ?1, error_code = ?2, error_message = ?3, finished_at = ?4
                     WHERE status = ?5";
@@ -31,7 +33,7 @@ pub(super) fn open(path: &Path) -> Result<Connection, StateError> {
         let values = (failed, INTERRUPTED, INTERRUPTED_MESSAGE, records::micros(Utc::now()), streaming);
         transaction.execute(open, values).map_err(StateError::database("the exports of the last process were ended"))
     })?;
-    Ok(connection)
+    Ok((connection, newest))
 }
 
 fn place(path: &Path) -> String {

@@ -30,6 +30,33 @@ async fn its_queue_does_what_every_queue_does() {
     jobs_conformance::all(async || SqliteStore::open(&path).unwrap()).await;
 }
 
+/// A clock that is wrong when the service starts takes no record away.
+#[tokio::test]
+async fn nothing_is_forgotten_by_a_clock_that_is_far_ahead_of_the_newest_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    let expiry = Expiry { exports: Duration::ZERO, audits: Duration::ZERO, messages: Duration::ZERO };
+    for (days, gone) in [(2, 1), (30, 0)] {
+        let store = SqliteStore::open(&path).unwrap();
+        store.begin_export(begun("one", "a")).await.unwrap();
+        store.finish_export("one".to_owned(), end(ExportStatus::Complete)).await.unwrap();
+        // It streams still, and its end is that of the next start.
+        store.begin_export(begun(&format!("streams-{days}"), "a")).await.unwrap();
+        let aged = store.ask("time passed", move |transaction| {
+            let update = "UPDATE export SET finished_at = finished_at - ?1 * 86400000000";
+            transaction.execute(update, [days]).map_err(StateError::database("time passed"))
+        });
+        aged.await.unwrap();
+        drop(store);
+        let store = SqliteStore::open(&path).unwrap();
+        tokio::time::sleep(Duration::from_millis(2)).await;
+        // The stream that the start has ended goes too.
+        assert_eq!(store.prune(expiry).await.unwrap(), gone * 2, "{days} days");
+        let found = store.export("one".to_owned(), "a".to_owned()).await.unwrap();
+        assert_eq!(found.is_some(), gone == 0, "{days} days");
+    }
+}
+
 /// Row H6 of the fault matrix.
 #[tokio::test]
 async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
