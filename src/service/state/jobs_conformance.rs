@@ -575,7 +575,7 @@ async fn a_queue_outlives_its_store<S: StateStore>(open: &impl AsyncFn() -> S) {
     assert_eq!(claimed.id, waits.id);
     drop(store);
     let store = open().await;
-    // What ran has its lease still: whoever dies is waited for.
+    // What ran has its attempt still, and goes on where nobody else has begun.
     assert_eq!(store.renew(lease, LONG).await.unwrap(), LeaseState::Held);
     assert_eq!(found(&store, "outlives-2").await.status, JobStatus::Queued);
     drain(&store).await;

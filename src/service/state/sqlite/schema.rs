@@ -7,6 +7,7 @@ use chrono::Utc;
 use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
 use super::super::{ExportStatus, INTERRUPTED, INTERRUPTED_MESSAGE, StateError};
+use super::jobs::after;
 use super::records;
 use crate::base::failpoint;
 
@@ -15,6 +16,12 @@ const APPLICATION_ID: i64 = 0x4f68_6175;
 
 /// For a backup that reads the file; nobody else writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// No job waits longer for its next attempt, or for the next try to remove its files.
+const JOB_WAIT_MAX: Duration = Duration::from_mins(5);
+
+/// No message waits longer for its next try.
+const MESSAGE_WAIT_MAX: Duration = Duration::from_hours(24);
 
 /// What makes each version of the one before it. A line that was released never changes.
 pub(super) const MIGRATIONS: &[&str] =
@@ -30,8 +37,20 @@ pub(super) fn open(path: &Path) -> Result<(Connection, Option<i64>), StateError>
         let open = "UPDATE export SET status = ?1, error_code = ?2, error_message = ?3, finished_at = ?4
                     WHERE status = ?5";
         let (failed, streaming) = (ExportStatus::Failed.name(), ExportStatus::Streaming.name());
-        let values = (failed, INTERRUPTED, INTERRUPTED_MESSAGE, records::micros(Utc::now()), streaming);
-        transaction.execute(open, values).map_err(StateError::database("the exports of the last process were ended"))
+        let now = records::micros(Utc::now());
+        let values = (failed, INTERRUPTED, INTERRUPTED_MESSAGE, now, streaming);
+        let left = || {
+            transaction.execute(open, values)?;
+            // Whoever had a lease has gone with the lock of the file, whatever the clock says.
+            let leases = "UPDATE job SET lease_until = 0 WHERE status IN ('running', 'cancelling')";
+            transaction.execute(leases, [])?;
+            // The clock may have gone back: nothing waits longer than it would have by a clock that goes on.
+            let jobs = "UPDATE job SET not_before = ?1 WHERE not_before > ?1";
+            transaction.execute(jobs, [after(now, JOB_WAIT_MAX)])?;
+            let messages = "UPDATE outbox SET due_at = ?1 WHERE due_at > ?1";
+            transaction.execute(messages, [after(now, MESSAGE_WAIT_MAX)])
+        };
+        left().map_err(StateError::database("the exports of the last process were ended"))
     })?;
     Ok((connection, newest))
 }

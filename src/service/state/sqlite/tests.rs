@@ -81,6 +81,48 @@ async fn h6_of_ten_thousand_that_wait_the_next_is_claimed_at_once() {
     assert_eq!(store.figures().await.unwrap().queued, 9_980);
 }
 
+/// The clock went back by a year while nobody had the file.
+#[tokio::test]
+async fn what_the_last_process_had_waits_for_no_clock() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite3");
+    let store = SqliteStore::open(&path).unwrap();
+    for id in ["ran", "cancelled", "waits"] {
+        let queued = store.submit(job(id, id), None, 9).await.unwrap();
+        assert!(matches!(queued, Submitted::Queued(_)), "{queued:?}");
+    }
+    let limits = ClaimLimits { lease: Duration::from_mins(10), per_tenant: 2 };
+    for _ in 0..2 {
+        store.claim("w".to_owned(), served(), limits).await.unwrap().unwrap();
+    }
+    assert!(store.cancel("cancelled".to_owned(), "cancelled".to_owned()).await.unwrap().is_some());
+    let ahead = store.ask("the clock went back", |transaction| {
+        let later =
+            "UPDATE job SET lease_until = lease_until + 31536000000000, not_before = not_before + 31536000000000";
+        transaction.execute(later, []).map_err(StateError::database("the clock went back"))?;
+        let told = "INSERT INTO outbox VALUES (1, 'm', 'ran', 'ours', 'export.ready', '{}', 1, 4102444800000000)";
+        transaction.execute(told, []).map_err(StateError::database("the clock went back"))
+    });
+    ahead.await.unwrap();
+    drop(store);
+    let store = SqliteStore::open(&path).unwrap();
+    let mut claimed = Vec::new();
+    while let Some(job) = store.claim("w".to_owned(), served(), limits).await.unwrap() {
+        claimed.push((job.id, job.status, job.attempt));
+    }
+    claimed.sort();
+    let expected = [("cancelled", JobStatus::Cancelling), ("ran", JobStatus::Running)];
+    assert_eq!(claimed, expected.map(|(id, status)| (id.to_owned(), status, 2)));
+    let bounded = store.ask("waits were read", |transaction| {
+        let select = "SELECT (SELECT max(not_before) FROM job), (SELECT max(due_at) FROM outbox)";
+        let read = transaction.query_row(select, [], |row| Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?)));
+        read.map_err(StateError::database("waits were read"))
+    });
+    let (job, message) = bounded.await.unwrap();
+    let now = chrono::Utc::now().timestamp_micros();
+    assert!(job <= now + 300_000_000 && message <= now + 86_400_000_000, "{job} {message}");
+}
+
 #[tokio::test]
 async fn its_owner_alone_can_read_it() {
     let folder = tempfile::tempdir().unwrap();
