@@ -422,6 +422,18 @@ async fn what_commits_is_not_cancelled(store: &impl StateStore) {
     assert_eq!(store.finish_job(lease, end(JobStatus::Truncated), Vec::new()).await.unwrap(), JobFinish::Ended);
     let done = found(store, "commit").await;
     assert!(done.truncated && !done.progress.committing);
+    // Whoever committed has died: nobody waits for the next attempt to hear that. What it wrote unseen does not end well.
+    queue(store, "commit-late", "c").await;
+    let (_, late) = claim(store, ClaimLimits { lease: NONE, ..LIMITS }).await.unwrap();
+    assert_eq!(store.progress(late.clone(), committing).await.unwrap(), LeaseState::Held);
+    tokio::time::sleep(Duration::from_millis(5)).await;
+    let cancelled = store.cancel("commit-late".to_owned(), "c".to_owned()).await.unwrap().unwrap();
+    assert!(matches!(&cancelled, Cancelled::Live(job) if job.status == JobStatus::Cancelling), "{cancelled:?}");
+    let unseen = store.finish_job(late, end(JobStatus::Complete), Vec::new()).await.unwrap();
+    assert_eq!(unseen, JobFinish::Cancelling);
+    let (next, lease) = claim(store, LIMITS).await.unwrap();
+    assert_eq!((next.status, next.progress.committing), (JobStatus::Cancelling, false));
+    assert_eq!(store.finish_job(lease, end(JobStatus::Cancelled), Vec::new()).await.unwrap(), JobFinish::Ended);
 }
 
 async fn an_end_and_what_tells_of_it_are_one(store: &impl StateStore) {

@@ -296,11 +296,14 @@ pub(super) fn give_back(
 
 pub(super) fn cancel(transaction: &Transaction<'_>, id: &str, tenant: &str) -> Result<Option<Cancelled>, StateError> {
     let doing = "a job was cancelled";
+    // Whoever lets its lease run out while it commits has died, or will be told by the end that it writes.
+    let held = if failpoint::off("lease") { "TRUE" } else { "lease_until >= ?3" };
     let update = format!(
         "UPDATE job SET version = version + 1,
              completed_at = CASE status WHEN 'queued' THEN ?3 END, not_before = ?3,
              status = CASE status WHEN 'queued' THEN 'cancelled' ELSE 'cancelling' END
-         WHERE id = ?1 AND tenant = ?2 AND status IN ('queued', 'running', 'cancelling') AND committing = 0
+         WHERE id = ?1 AND tenant = ?2 AND status IN ('queued', 'running', 'cancelling')
+             AND NOT (committing = 1 AND {held})
          RETURNING {JOB}"
     );
     let live = transaction.query_row(&update, (id, tenant, now()), job_of).optional();
