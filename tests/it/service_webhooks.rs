@@ -193,6 +193,7 @@ async fn an_export_expires_by_itself_once_its_time_is_over() {
     let noted = "SELECT count(*) FROM audit WHERE action = 'expire' AND export_id = ?1";
     let noted: u32 = state.query_row(noted, [&id], |row| row.get(0)).unwrap();
     assert_eq!(noted, 1);
+    assert_eq!(service.metric("outhaul_service_jobs_total{status=\"expired\"}").await, "1");
     service.stop().await;
 }
 

@@ -14,8 +14,8 @@ use utoipa::ToSchema;
 use super::super::access::Caller;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::state::{AuditRecord, Cancelled, JobCursor, JobRecord, StateError};
-use super::super::webhooks::{WebhookEvent, messages};
 use super::super::{RequestId, ServiceState};
+use super::sweep::{expire, over};
 use super::view::JobView;
 use crate::base::telemetry::serving;
 
@@ -126,7 +126,11 @@ pub(crate) async fn cancel(
             (StatusCode::OK, job)
         }
         Cancelled::Live(job) => (StatusCode::ACCEPTED, job),
-        Cancelled::Final(job) if job.status.is_ready() => (StatusCode::OK, expire(&service, job).await?),
+        Cancelled::Final(job) if job.status.is_ready() => {
+            let expired = expire(&service, &job).await.map_err(|error| state(&error))?;
+            // Where somebody was faster, it is over all the same.
+            (StatusCode::OK, expired.unwrap_or_else(|| over(job)))
+        }
         Cancelled::Final(job) => (StatusCode::OK, job),
     };
     let entry = AuditRecord {
@@ -136,19 +140,6 @@ pub(crate) async fn cancel(
     };
     note(&service, entry).await;
     Ok((status, [(CACHE_CONTROL, "no-store")], Json(JobView::of(&service, &job))).into_response())
-}
-
-/// Makes an export expired, now.
-pub(super) async fn expire(service: &ServiceState, job: JobRecord) -> Result<JobRecord, Refusal> {
-    let mut after = job.clone();
-    after.status = super::super::state::JobStatus::Expired;
-    after.revocation = after.revocation.saturating_add(1);
-    let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &after);
-    let expired = service.store.expire(job.id.clone(), told).await.map_err(|error| state(&error))?;
-    if let Some(expired) = &expired {
-        serving::job_ended(expired.status.name());
-    }
-    Ok(expired.unwrap_or(after))
 }
 
 /// Notes what the service itself did with a job.

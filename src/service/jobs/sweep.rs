@@ -7,10 +7,11 @@ use futures_util::future::join;
 use futures_util::stream::{self, StreamExt};
 
 use super::super::ServiceState;
-use super::super::state::{JobRecord, JobStatus};
+use super::super::state::{JobRecord, JobStatus, StateError};
 use super::super::webhooks::{WebhookEvent, messages};
 use super::routes::audit;
 use crate::base::failpoint;
+use crate::base::telemetry::serving;
 use crate::export::ExportError;
 use crate::export::clean::{CleanRequest, clean};
 use crate::model::{CredentialCommand, ExportErrorKind};
@@ -67,12 +68,24 @@ async fn remove_files(service: &ServiceState, job: JobRecord) {
     }
 }
 
+/// A job that was ready, as it is once it has expired.
+pub(super) fn over(job: JobRecord) -> JobRecord {
+    JobRecord { status: JobStatus::Expired, revocation: job.revocation.saturating_add(1), ..job }
+}
+
+/// Makes an export that is ready expired, now; gives its record where nobody was faster.
+pub(super) async fn expire(service: &ServiceState, job: &JobRecord) -> Result<Option<JobRecord>, StateError> {
+    let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &over(job.clone()));
+    let expired = service.store.expire(job.id.clone(), told).await?;
+    if let Some(expired) = &expired {
+        serving::job_ended(expired.status.name());
+    }
+    Ok(expired)
+}
+
 /// Whoever is first writes it down, where several processes sweep.
 async fn expire_overdue(service: &ServiceState, job: JobRecord) {
-    let mut after = job.clone();
-    (after.status, after.revocation) = (JobStatus::Expired, job.revocation.saturating_add(1));
-    let told = messages(&service.config.webhooks, &service.links, WebhookEvent::Expired, &after);
-    match service.store.expire(job.id.clone(), told).await {
+    match expire(service, &job).await {
         Ok(Some(job)) => audit(service, &job, None, "outhaul".to_owned(), "expire").await,
         Ok(None) => {}
         Err(error) => tracing::warn!(export = job.id, %error, "an export did not expire"),
