@@ -1,5 +1,6 @@
 //! What is over: exports whose time has come expire, and the files of exports that are over are removed.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -100,6 +101,11 @@ async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Res
     if base.is_none() && !failpoint::off("own_folder") {
         return Err(ExportError::new(ExportErrorKind::DestinationTaken, "the folder is not named by the export's id"));
     }
+    let destination = Destination::connect(&job.destination, &StoreOptions::small(), credentials).await?;
+    // What never began has no files, and perhaps no folder to be below.
+    if job.started_at.is_some() {
+        base_is_there(&destination)?;
+    }
     let request = CleanRequest {
         destination: job.destination.clone(),
         single_file: false,
@@ -110,7 +116,6 @@ async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Res
     if cleaned.alive.is_some() {
         return Err(ExportError::cancelled());
     }
-    let destination = Destination::connect(&job.destination, &StoreOptions::small(), credentials).await?;
     let paths: Vec<String> = destination.list("").await?.into_iter().map(|(path, _)| path).collect();
     failpoint::reach("files-listed").await;
     destination.delete_all(paths).await?;
@@ -122,10 +127,19 @@ async fn remove(job: &JobRecord, credentials: Option<&CredentialCommand>) -> Res
     Ok(())
 }
 
+/// Files below a folder that has gone as a whole are not removed: it may have been moved, or its volume not be mounted.
+fn base_is_there(destination: &Destination) -> Result<(), ExportError> {
+    let folder = destination.local_folder();
+    let Some(base) = folder.as_deref().and_then(Path::parent).filter(|base| !base.is_dir()) else { return Ok(()) };
+    let message = format!(
+        "the folder {} is not there, and its files may stand elsewhere: bring it back, or make it where they are gone",
+        base.display()
+    );
+    Err(ExportError::new(ExportErrorKind::DestinationUnavailable, message))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::super::super::links::tests::ready;
     use super::*;
 
@@ -181,6 +195,26 @@ mod tests {
         let (one, other) = tokio::join!(remove(&job, None), remove(&job, None));
         one.and(other).unwrap();
         assert!(!base.join("half").exists());
+    }
+
+    /// A volume that was moved, or is not mounted: its files stand elsewhere, and nobody may call them removed.
+    #[tokio::test]
+    async fn files_of_a_folder_that_is_away_are_not_removed() {
+        let outer = tempfile::tempdir().unwrap();
+        let [base, away] = ["base", "away"].map(|name| outer.path().join(name));
+        std::fs::create_dir(&base).unwrap();
+        let mut job = export(&base, "0198").await;
+        job.started_at = Some(job.created_at);
+        std::fs::rename(&base, &away).unwrap();
+        let error = remove(&job, None).await.unwrap_err();
+        assert!(error.to_string().contains("base is not there"), "{error}");
+        assert!(!base.exists() && files(&away, "0198") > 3);
+        std::fs::rename(&away, &base).unwrap();
+        remove(&job, None).await.unwrap();
+        assert_eq!(files(&base, "0198"), 0);
+        std::fs::remove_dir(&base).unwrap();
+        job.started_at = None;
+        remove(&job, None).await.unwrap();
     }
 
     #[tokio::test]
