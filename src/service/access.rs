@@ -55,10 +55,12 @@ impl Caller {
         if !key.may_assert && (tenant.is_some() || user.is_some() || tier.is_some()) {
             return Err(alone());
         }
+        let asserted = tier.is_some();
         let tier = tier.or_else(|| key.tier.clone());
         let tier =
             tier.ok_or_else(|| Refusal::invalid("X-Outhaul-Tier is missing, and the key has no tier of its own"))?;
-        let max_rows = *config.tiers.get(&tier).ok_or_else(|| Refusal::invalid("X-Outhaul-Tier names no tier"))?;
+        let unknown = if asserted { "X-Outhaul-Tier names no tier" } else { "the key's tier is not served" };
+        let max_rows = *config.tiers.get(&tier).ok_or_else(|| Refusal::invalid(unknown))?;
         let tenant = tenant.or_else(|| key.tenant.clone());
         let (credential, own, datasets) = (key.name.clone(), format!("key:{}", key.name), key.datasets.clone());
         Ok(Self { credential, own, datasets, tenant, user, tier, max_rows })

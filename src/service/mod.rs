@@ -186,9 +186,28 @@ impl ServiceState {
         Ok(caller)
     }
 
-    /// Takes the keys of a file that has changed; who has a stream already keeps it.
+    /// Takes the keys of a file that has changed; who has a stream already keeps it. Tiers wait for the next start: a key of
+    /// one that is new in the file stays as it was before, if it was there.
     fn take_keys(&self, changed: &ServiceConfig) {
-        *self.keys.write().unwrap_or_else(PoisonError::into_inner) = shared(&changed.keys);
+        let mut keys = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let taken = changed.keys.iter().filter_map(|key| {
+            if self.serves(key.tier.as_deref(), &format!("key {:?}", key.name)) {
+                return Some(Arc::new(key.clone()));
+            }
+            keys.iter().find(|before| before.sha256 == key.sha256).cloned()
+        });
+        *keys = taken.collect();
+    }
+
+    /// Whether a tier that a changed file names was there at the start; the log says where it was not.
+    fn serves(&self, tier: Option<&str>, place: &str) -> bool {
+        let served = tier.is_none_or(|tier| self.config.tiers.contains_key(tier));
+        if !served {
+            tracing::error!(
+                "{place}: its tier is new in the file, and stays as it was until the service is started again"
+            );
+        }
+        served
     }
 
     /// Whose tokens are taken.
@@ -200,6 +219,7 @@ impl ServiceState {
     async fn take_tokens(&self, changed: &ServiceConfig) {
         let known = self.tokens();
         let tokens = match &changed.jwt {
+            Some(settings) if !self.serves(settings.tier.as_deref(), "[jwt]") => None,
             Some(settings) => match Tokens::new(settings, known.as_deref()) {
                 Ok(tokens) => {
                     tokens.keys.refresh().await;

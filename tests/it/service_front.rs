@@ -289,6 +289,35 @@ async fn certificates_and_keys_are_read_again() {
     service.stop().await;
 }
 
+/// Tiers wait for the next start: a key that is given a new one is as it was, and one that is taken away is gone.
+#[tokio::test]
+async fn a_key_of_a_tier_that_is_new_in_the_file_waits_for_the_next_start() {
+    let pg = orders().await;
+    let all = "[dataset.all]\nsource = \"shop\"\ntable = \"public.orders\"\n[dataset.all.columns]\nid = {}\n";
+    let text = example(&pg, "a") + all + &key("third", "1", "free");
+    let service = Service::start(&(text.clone() + &key("second", "1", "free") + &key("first", "1", "free"))).await;
+    let own = key("own", "1", "free").replace("tenant = \"1\"\n", "");
+    let gold = "[tier.gold]\nmax_rows = 5\n".to_owned() + &key("first", "1", "gold") + &key("new", "1", "gold");
+    service.rewrite(&(text + &own + &gold));
+    service.process.signal("HUP").await;
+    service.process.stderr_has("key \"new\": its tier is new in the file").await;
+    service.process.stderr_has("keys and certificates were read again").await;
+    for (name, status) in [("first", 200), ("second", 401), ("third", 200), ("new", 401), ("own", 200)] {
+        assert_eq!(service.get(name, "/v1/datasets").await.status, status, "{name}");
+    }
+    // What a key without a tenant does is asked for by its name.
+    assert_eq!(service.export("own", "all", r#"{"columns":["id"]}"#).await.status, 200);
+    let audit =
+        async |asked: &str| crate::service_access::reqwest_free_get(&service.admin, &format!("/audit?{asked}")).await;
+    let noted = async || audit("key=own").await.contains("\"credential\":\"own\"").then_some(());
+    eventually(LIMIT, "the record of it", noted).await;
+    for (asked, status) in [("user=own", 200), ("key=first", 200), ("", 400), ("key=own&tenant=1", 400)] {
+        let answer = audit(asked).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {status}")) && !answer.contains("own\""), "{asked}: {answer}");
+    }
+    service.stop().await;
+}
+
 #[tokio::test]
 async fn pages_of_listed_origins_may_ask_and_no_others() {
     let pg = orders().await;
