@@ -33,13 +33,29 @@ pub(crate) fn router(service: Arc<ServiceState>, metrics: Arc<Exporter>) -> Rout
         .with_state(service)
 }
 
-/// Of whom, and how many records at most.
+/// Of whom, which is said in one of three ways, and how many records at most.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct AuditQuery {
-    tenant: String,
+    tenant: Option<String>,
+    /// A key without a tenant.
+    key: Option<String>,
+    /// The user of a token without one.
+    user: Option<String>,
     #[serde(default = "usual")]
     most: u32,
+}
+
+impl AuditQuery {
+    /// As records name him.
+    fn owner(&self) -> Option<String> {
+        match (&self.tenant, &self.key, &self.user) {
+            (Some(name), None, None) => Some(format!("tenant:{name}")),
+            (None, Some(name), None) => Some(format!("key:{name}")),
+            (None, None, Some(name)) => Some(format!("user:{name}")),
+            _ => None,
+        }
+    }
 }
 
 /// Records of one answer, unless it is said.
@@ -63,13 +79,14 @@ struct AuditView {
     statement: Option<String>,
 }
 
-/// The newest records of a tenant.
+/// The newest records of a tenant, or of a caller without one.
 async fn audit(
     State(service): State<Arc<ServiceState>>,
     Query(asked): Query<AuditQuery>,
-) -> Result<Json<Vec<AuditView>>, StatusCode> {
-    let found = service.store.audits(format!("tenant:{}", asked.tenant), asked.most).await;
-    let records = found.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+) -> Result<Json<Vec<AuditView>>, (StatusCode, &'static str)> {
+    let one = (StatusCode::BAD_REQUEST, "name one of tenant, key and user, as in /audit?tenant=7\n");
+    let found = service.store.audits(asked.owner().ok_or(one)?, asked.most).await;
+    let records = found.map_err(|_| (StatusCode::SERVICE_UNAVAILABLE, "the state store does not answer\n"))?;
     let view = |record: AuditRecord| AuditView {
         at: record.at,
         request_id: record.request_id,
