@@ -110,6 +110,7 @@ mod service_job_faults;
 mod service_jobs;
 mod service_links;
 mod service_matrix;
+mod service_questions;
 mod service_requests;
 mod service_state;
 mod service_state_file;

@@ -6,7 +6,8 @@ use super::super::key_ranges::is_ordered;
 use super::super::names;
 use super::super::types::ChType;
 use super::error::ChScopeError;
-use super::moment::{day_literal, moment_literal, written_day, written_moment};
+use super::moment::{day_literal, moment_literal};
+use crate::base::text::moment::{written_day, written_moment};
 
 /// The type that a value is to have.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,11 +89,11 @@ pub(super) fn literal(text: &str, of: &ScopeType, column: &str) -> Result<String
         }
         ChType::Decimal { precision, scale } => decimal(text, *precision, *scale),
         ChType::Date => {
-            let day = written_day(text).map_err(|_| ChScopeError::Moment)?;
+            let day = written_day(text).ok_or(ChScopeError::Moment)?;
             day_literal(day, of.is_long()).ok_or(ChScopeError::Moment)
         }
         ChType::DateTime | ChType::DateTime64 { .. } => {
-            moment_literal(written_moment(text)?).ok_or(ChScopeError::Moment)
+            written_moment(text).and_then(moment_literal).ok_or(ChScopeError::Moment)
         }
         ChType::Uuid => uuid(text),
         ChType::Address => address(text, of.name.contains("IPv6")),

@@ -5,10 +5,9 @@ use super::super::names::{self, quoted};
 use super::super::types::ChType;
 use super::error::ChScopeError;
 use super::literal::{ScopeType, literal};
-use super::moment::{
-    FIRST_DAY, LAST_DAY, day_literal, end_of_bucket, holds, is_short, moment_literal, written_day, written_moment,
-};
+use super::moment::{FIRST_DAY, LAST_DAY, day_literal, end_of_bucket, holds, is_short, moment_literal};
 use crate::base::failpoint;
+use crate::base::text::moment::{written_day, written_moment};
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 
 /// The most characters of a pattern.
@@ -153,8 +152,8 @@ impl<'a> ChSide<'a> {
     /// Whether a value is one of the type's kind that no column of it holds. Such a one is no row's, and must not reach the
     /// server as a member of a set, nor as an equality, which it makes a set of: there it becomes a value of the column.
     fn is_nobodys(&self, value: &str) -> bool {
-        let day = || written_day(value).ok();
-        let moment = || written_moment(value).ok();
+        let day = || written_day(value);
+        let moment = || written_moment(value);
         match self.of.ch_type {
             ChType::Date => !self.of.is_long() && day().is_some_and(|day| !is_short(day)),
             ChType::DateTime => moment().is_some_and(|moment| !holds(moment, None)),
@@ -238,8 +237,8 @@ impl<'a> ChSide<'a> {
         if !self.of.has_days() {
             return Err(self.no_days());
         }
-        let from = from.map(written_day).transpose()?;
-        let to = to.map(written_day).transpose()?;
+        let day = |text: &str| written_day(text).ok_or(ChScopeError::Day);
+        let (from, to) = (from.map(day).transpose()?, to.map(day).transpose()?);
         if from.is_none() && to.is_none() {
             return Err(ChScopeError::NoRange);
         }
@@ -275,7 +274,7 @@ impl<'a> ChSide<'a> {
         if !self.of.has_days() {
             return Err(self.no_days());
         }
-        let first = written_moment(start)?;
+        let first = written_moment(start).ok_or(ChScopeError::Moment)?;
         let moments = self.of.has_moments();
         // One of hours over days is as long as a day.
         let unit = if !moments && unit == BucketUnit::Hour { BucketUnit::Day } else { unit };

@@ -12,9 +12,10 @@ pub(crate) enum ScopeError {
     /// A type that is none.
     #[error("{0:?} is not the name of a type")]
     TypeName(String),
-    /// A date or a time that is not written out: `now` would be another moment on each page.
-    #[error("a date or a time must be written in digits, as in 2026-01-31 or 2026-01-31T12:00:00Z")]
-    Moment,
+    /// A date or a time that is not written out, or has more in it than its type: `now` would be another moment on each page,
+    /// and of a moment a date would be its day.
+    #[error("{0}")]
+    Moment(&'static str),
     /// An end of a range of days.
     #[error("a day must be written as YYYY-MM-DD")]
     Day,

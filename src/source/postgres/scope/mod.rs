@@ -6,6 +6,7 @@
 pub(super) mod aggregate;
 mod error;
 mod literal;
+mod moment;
 mod predicate;
 mod type_name;
 

@@ -94,9 +94,47 @@ fn literals() {
         ["now", "today", "Tomorrow 12:00", "yesterday", "epoch", "2026-01-01 Europe/Berlin", "", "allballs", "１ｎow"]
     {
         for type_name in ["date", "timestamp", "timestamp with time zone", "time"] {
-            assert_eq!(literal(moment, type_name).unwrap_err(), ScopeError::Moment, "{moment} {type_name}");
+            assert!(matches!(literal(moment, type_name), Err(ScopeError::Moment(_))), "{moment} {type_name}");
         }
         literal(moment, "text").unwrap();
+    }
+}
+
+#[test]
+fn no_part_of_a_date_or_a_time_is_left_out() {
+    for (text, type_name, written) in [
+        ("2024-02-01T00:00:00+12:00", "timestamp", "2024-01-31 12:00:00"),
+        ("2024-02-01 00:00:00.25", "timestamp(0)", "2024-02-01 00:00:00.250"),
+        ("2024-02-01T01:00Z", "timestamp", "2024-02-01 01:00:00"),
+        ("2024-02-01", "timestamp", "2024-02-01 00:00:00"),
+        ("294276-12-31 23:59:59.999999", "timestamp", "294276-12-31 23:59:59.999999"),
+        ("0044-03-15 12:00:00 BC", "timestamp", "0044-03-15 12:00:00 BC"),
+        ("infinity", "timestamp", "infinity"),
+        ("5874897-12-31", "date", "5874897-12-31"),
+        ("24:00:00", "time", "24:00:00"),
+        ("23:59:59.999999", "time(6)", "23:59:59.999999"),
+        ("12:00:00+05:30:15", "timetz", "12:00:00+05:30:15"),
+        ("12:00:00-08", "time with time zone", "12:00:00-08"),
+    ] {
+        let (quoted, _) =
+            literal(text, type_name).unwrap().rsplit_once("::").map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        assert_eq!(quoted, format!("'{written}'"), "{type_name}");
+    }
+    for (text, type_name) in [
+        ("2024-01-02T12:00:00Z", "date"),
+        ("2024-01-02 00:00:00", "date"),
+        ("20240102", "date"),
+        ("2024-01-02Z", "date"),
+        ("294276-12-31 23:59:59+01", "timestamp"),
+        ("2024-02-01 00:00:00 UTC+3", "timestamp"),
+        ("9999-12-31T23:59:59-01:00", "timestamp"),
+        ("12:00:00+05", "time"),
+        ("12:00:00Z", "time"),
+        ("2024-01-01 12:00:00", "time"),
+        ("2024-01-01 12:00:00+05", "timetz"),
+        ("12:00:00 utc", "timetz"),
+    ] {
+        assert!(matches!(literal(text, type_name), Err(ScopeError::Moment(_))), "{text} {type_name}");
     }
 }
 

@@ -15,10 +15,24 @@ pub(crate) enum Family {
     TimestampTz,
     /// Times of a day.
     Time,
+    /// The same with a time zone.
+    TimeTz,
     /// A type whose input cuts values off, and whose columns are compared as text.
     AsText,
     /// All others.
     Other,
+}
+
+impl Family {
+    /// How a value of it is written.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Date => "a date is written as 2026-01-31, without a time of day",
+            Self::Time => "a time is written as 12:00:00, without an offset",
+            Self::TimeTz => "a time is written as 12:00:00+01:00",
+            _ => "a moment is written in digits, as in 2026-01-31 or 2026-01-31T12:00:00Z",
+        }
+    }
 }
 
 /// A type that a value is cast to.
@@ -148,7 +162,8 @@ impl SqlType {
             "date" => Family::Date,
             "timestamp" => Family::Timestamp,
             "timestamptz" => Family::TimestampTz,
-            "time" | "timetz" => Family::Time,
+            "time" => Family::Time,
+            "timetz" => Family::TimeTz,
             "name" | "char" => Family::AsText,
             _ => Family::Other,
         };
