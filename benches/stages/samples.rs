@@ -58,6 +58,7 @@ impl Table {
             predicate: None,
             key: None,
             allow_rls: false,
+            scoped: None,
         };
         let policies = PolicyOptions {
             preset: Preset::Postgres,

@@ -172,6 +172,7 @@ impl Settings {
             predicate: given.predicate.take(),
             key: given.key.take(),
             allow_rls: given.allow_rls?,
+            scoped: None,
         })
     }
 

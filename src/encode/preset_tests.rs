@@ -122,6 +122,7 @@ fn planned(request: &ExportRequest) -> Arc<[ColumnPlan]> {
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     };
     let rules = ColumnRules {
         format: request.format.format,

@@ -26,6 +26,8 @@ pub struct ExportError {
     pub told: bool,
     /// What to do, where it is known.
     pub hint: Option<String>,
+    /// The source's own code for it, where it gave one.
+    pub source_code: Option<String>,
     /// Whether the partition that it ended is worth another attempt.
     pub retry: Retry,
     /// Whether what the run has uploaded stays, and `resume` goes on with it.
@@ -39,7 +41,8 @@ impl ExportError {
     /// An error without hint or source.
     pub fn new(kind: ExportErrorKind, message: impl Into<String>) -> Self {
         let (message, retry) = (message.into(), Retry::Never);
-        Self { kind, code: None, message, told: false, hint: None, retry, resumable: false, source: None }
+        let (code, source_code, hint, source) = (None, None, None, None);
+        Self { kind, code, message, told: false, hint, source_code, retry, resumable: false, source }
     }
 
     /// Says what it is, finer than its class.
@@ -82,7 +85,7 @@ impl ExportError {
     /// The same error for one more export that it ended: its cause is part of the message.
     pub(crate) fn again(&self) -> Self {
         let (code, told, hint, retry) = (self.code, true, self.hint.clone(), self.retry);
-        Self { code, told, hint, retry, ..Self::new(self.kind, self.sentence()) }
+        Self { code, told, hint, retry, source_code: self.source_code.clone(), ..Self::new(self.kind, self.sentence()) }
     }
 
     /// Says how often it was tried, where that was more than once.
@@ -124,8 +127,8 @@ impl From<SourceError> for ExportError {
             SourceFault::GaveWay => ExportErrorKind::GaveWay,
             SourceFault::Protocol => ExportErrorKind::Internal,
         };
-        let SourceError { retry, told, reason: code, hint, source, message, .. } = error;
-        Self { code, told, hint, retry, source, ..Self::new(kind, message) }
+        let SourceError { retry, told, reason: code, code: source_code, hint, source, message, .. } = error;
+        Self { code, told, hint, source_code, retry, source, ..Self::new(kind, message) }
     }
 }
 

@@ -51,7 +51,7 @@ pub use request::{
     ReadMode, ReadRequest, RelationRequest, RowCap, ShapeOptions, SnapshotScope, SourceLimits, SourceProfile, Target,
     Visibility, WorkOptions,
 };
-pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+pub use scope::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, ScopedPredicate, TenantScope};
 pub use served::{
     AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
     Dimension, Measure, ServedReads, ServedRequest,

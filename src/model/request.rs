@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Direction, FolderOptions, Format, ObjectOptions, OutputRules, PolicyOptions, ProtectOptions, ServedReads,
-    WatermarkRequest,
+    Direction, FolderOptions, Format, ObjectOptions, OutputRules, PolicyOptions, ProtectOptions, ScopedPredicate,
+    ServedReads, WatermarkRequest,
 };
 
 /// What is to be exported.
@@ -37,6 +37,9 @@ pub struct ShapeOptions {
     pub key: Option<Vec<(String, Direction)>>,
     /// `--allow-rls`: rows that row security hides from the role may be missing.
     pub allow_rls: bool,
+    /// What the predicate was made of, where a service made it. No record has it: jobs of a service are not resumed.
+    #[serde(skip)]
+    pub scoped: Option<ScopedPredicate>,
 }
 
 impl ShapeOptions {

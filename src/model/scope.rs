@@ -12,6 +12,25 @@ pub struct RowScope {
     pub tenant: Option<TenantScope>,
 }
 
+impl RowScope {
+    /// What its predicate is made of.
+    pub(crate) fn made_of(&self) -> ScopedPredicate {
+        let columns: Vec<ScopeColumn> = self.conditions.iter().map(|condition| condition.column.clone()).collect();
+        let expressions = columns.iter().filter_map(|column| column.sql.clone());
+        let texts = self.tenant.iter().map(|tenant| tenant.template.clone()).chain(expressions).collect();
+        ScopedPredicate { columns, texts }
+    }
+}
+
+/// What a predicate is made of that no person wrote as it stands.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ScopedPredicate {
+    /// The columns that it tests: how their values are compared was chosen by their types.
+    pub columns: Vec<ScopeColumn>,
+    /// What of it the operator wrote. The rest is ours, and the values of a caller in quotes.
+    pub texts: Vec<String>,
+}
+
 /// One condition on one column.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScopeCondition {
@@ -32,6 +51,9 @@ pub struct ScopeColumn {
     pub type_name: String,
     /// The schema of its operators, where a source needs to be told: PostgreSQL's of a type such as `citext`.
     pub operators: Option<String>,
+    /// Whether its values are made of others among which are dates or times, as those of arrays and ranges may be.
+    #[serde(default)]
+    pub holds_times: bool,
 }
 
 /// What must hold of a column. A NULL fulfils none of them but [`ScopeTest::IsNull`].

@@ -14,7 +14,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chrono::Utc;
-use futures_util::stream;
+use futures_util::{FutureExt, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::Map;
 use serde_json::value::RawValue;
@@ -37,7 +37,7 @@ use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTE
 use crate::config::service::{Analysis, Dataset, MeasureKind};
 use crate::export::ExportError;
 use crate::model::{
-    AggregateBucket, AggregateRequest, DescribedRelation, Dimension, ExportErrorKind, Measure, ScopeColumn,
+    AggregateBucket, AggregateRequest, DescribedRelation, Dimension, ExportErrorKind, Measure, RowScope, ScopeColumn,
     ScopeCondition, ScopeTest,
 };
 
@@ -115,23 +115,31 @@ pub(crate) async fn analyze(
     let asked: Option<AnalysisQuestion> = if body.is_empty() { None } else { parsed(&body)? };
     let asked = asked.unwrap_or_default();
     let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
-    let described = service.described(dataset).await?;
-    let scope = question.scope(dataset, described, &caller)?;
-    let request = AggregateRequest {
-        of: about(dataset, &caller, &scope)?,
-        dimensions: dimensions(dataset, described, analysis)?,
-        measures: measures(described, analysis)?,
-        max_buckets: analysis.max_buckets,
-    };
     let permit = service.limits.stream(&caller.owner(), answer_bytes(&question, analysis.max_buckets)).await?;
-    let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
-    let found = timeout(service.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
-    let found = found.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
+    let (state, asker, filters) = (&service, &caller, &question);
+    let ask = |described: Arc<DescribedRelation>| {
+        async move {
+            let scope = filters.scope(dataset, &described, asker, &[])?;
+            let request = AggregateRequest {
+                of: about(dataset, asker, &scope)?,
+                dimensions: dimensions(dataset, &described, analysis)?,
+                measures: measures(&described, analysis)?,
+                max_buckets: analysis.max_buckets,
+            };
+            let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
+            let found = timeout(state.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
+            let found = found.map_err(|error| told(&error.into(), &dataset.name))?;
+            Ok((found, definition(dataset, &described, analysis, &scope)?))
+        }
+        .boxed()
+    };
+    let asked = service.by_description(dataset, ask).await;
+    let (found, definition) = asked.map_err(|refusal| question.blamed(refusal))?;
     let claim = |bucket: &AggregateBucket| BucketClaim {
         owner: caller.owner(),
         dataset: dataset.name.clone(),
         analysis: name.to_owned(),
-        definition: fingerprint(analysis),
+        definition: definition.clone(),
         r#where: question.r#where.clone(),
         date_range: question.date_range.clone(),
         values: bucket.dimensions.iter().map(|value| value.text.clone()).collect(),
@@ -195,7 +203,7 @@ fn nobody() -> Refusal {
     Refusal::of_export(&ExportError::new(ExportErrorKind::Usage, "the source serves nobody"))
 }
 
-fn too_slow() -> Refusal {
+pub(crate) fn too_slow() -> Refusal {
     Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
 }
 
@@ -333,12 +341,30 @@ pub(crate) async fn bucket_of<'a>(
     };
     let claim = service.signer.read(&key, Utc::now().timestamp())?;
     let ours = claim.owner == caller.owner() && claim.dataset == dataset.name && claim.analysis == name;
-    if !ours || claim.definition != fingerprint(analysis) {
+    if !ours {
         return Err(invalid());
     }
     let described = service.described(dataset).await?;
-    let conditions = conditions(dataset, described, analysis, claim.values)?;
-    Ok(OpenedBucket { caller, dataset, r#where: claim.r#where, date_range: claim.date_range, conditions })
+    let filters = Question { r#where: claim.r#where, date_range: claim.date_range, ..Question::default() };
+    // A filter on what is not granted any more is of an older definition too.
+    let scope = filters.scope(dataset, &described, &caller, &[]).map_err(|_| invalid())?;
+    if claim.definition != definition(dataset, &described, analysis, &scope)? {
+        return Err(invalid());
+    }
+    let conditions = conditions(dataset, &described, analysis, claim.values)?;
+    Ok(OpenedBucket { caller, dataset, r#where: filters.r#where, date_range: filters.date_range, conditions })
+}
+
+/// What a bucket is of, as far as it decides which rows are in it: a key opens those that were counted, or none.
+fn definition(
+    dataset: &Dataset,
+    described: &DescribedRelation,
+    analysis: &Analysis,
+    scope: &RowScope,
+) -> Result<String, Refusal> {
+    let filtered: Vec<&ScopeColumn> = scope.conditions.iter().map(|condition| &condition.column).collect();
+    let dimensions = dimensions(dataset, described, analysis)?;
+    Ok(fingerprint(&(analysis, dimensions, filtered, &dataset.ndjson.shape.relation, &dataset.tenant)))
 }
 
 /// The rows of the bucket: the value of each of its dimensions.

@@ -1,8 +1,11 @@
-//! What the sources say of the datasets: types for filters, keys for pages. Asked once, when it is first needed.
+//! What the sources say of the datasets: types for filters, keys for pages. Asked when it is first needed, and anew where a
+//! question shows that it holds no more.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use tokio::sync::OnceCell;
+use futures_util::future::BoxFuture;
+use tokio::sync::Mutex;
 
 use super::ServiceState;
 use super::problem::{Refusal, without_values};
@@ -10,12 +13,12 @@ use crate::config::service::{Dataset, ServiceConfig, TenantRule, served_reads};
 use crate::export::ExportError;
 use crate::model::{DescribedColumn, DescribedRelation, ExportErrorKind, ServedRequest, TenantScope};
 
-/// What is known of each dataset.
-pub(crate) type Catalog = BTreeMap<String, OnceCell<DescribedRelation>>;
+/// What is known of each dataset. Whoever asks its source holds the lock, so that others wait for the same answer.
+pub(crate) type Catalog = BTreeMap<String, Mutex<Option<Arc<DescribedRelation>>>>;
 
 /// Nothing yet.
 pub(crate) fn unknown(config: &ServiceConfig) -> Catalog {
-    config.datasets.keys().map(|name| (name.clone(), OnceCell::new())).collect()
+    config.datasets.keys().map(|name| (name.clone(), Mutex::default())).collect()
 }
 
 impl ServiceState {
@@ -23,12 +26,57 @@ impl ServiceState {
     ///
     /// # Errors
     /// The source fails, or does not know what the dataset names.
-    pub(crate) async fn described(&self, dataset: &Dataset) -> Result<&DescribedRelation, Refusal> {
+    pub(crate) async fn described(&self, dataset: &Dataset) -> Result<Arc<DescribedRelation>, Refusal> {
+        self.described_since(dataset, None).await
+    }
+
+    /// What is known of a dataset, where that is newer than what `before` says.
+    async fn described_since(
+        &self,
+        dataset: &Dataset,
+        before: Option<&Arc<DescribedRelation>>,
+    ) -> Result<Arc<DescribedRelation>, Refusal> {
         let cell = self.catalog.get(&dataset.name).ok_or_else(|| Refusal::invalid("there is no such dataset"))?;
-        cell.get_or_try_init(|| describe(dataset)).await.map_err(|error| {
+        let mut cell = cell.lock().await;
+        if let Some(known) = cell.as_ref().filter(|known| before.is_none_or(|before| !Arc::ptr_eq(known, before))) {
+            return Ok(Arc::clone(known));
+        }
+        let described = describe(dataset).await.map_err(|error| {
             tracing::warn!(dataset = dataset.name, error = without_values(&error), "a dataset could not be described");
             Refusal::of_export(&error)
-        })
+        })?;
+        Ok(Arc::clone(cell.insert(Arc::new(described))))
+    }
+
+    /// What the source says of a dataset by now; `None` where that is what was known, or it says nothing.
+    pub(crate) async fn renewed(
+        &self,
+        dataset: &Dataset,
+        known: &Arc<DescribedRelation>,
+    ) -> Option<Arc<DescribedRelation>> {
+        let now = self.described_since(dataset, Some(known)).await.ok()?;
+        let differs = now.columns != known.columns || now.expressions != known.expressions;
+        differs.then_some(now)
+    }
+
+    /// Asks a question by what is known of its dataset. A column may have another type by now, and then the same text means
+    /// other rows: where the source says so, the question is asked once more, by what it says of the dataset then.
+    ///
+    /// # Errors
+    /// As `ask`.
+    pub(crate) async fn by_description<'a, T>(
+        &self,
+        dataset: &Dataset,
+        ask: impl Fn(Arc<DescribedRelation>) -> BoxFuture<'a, Result<T, Refusal>>,
+    ) -> Result<T, Refusal> {
+        let known = self.described(dataset).await?;
+        match ask(Arc::clone(&known)).await {
+            Err(refusal) if refusal.may_be_of_changed_columns() => match self.renewed(dataset, &known).await {
+                Some(now) => ask(now).await,
+                None => Err(refusal),
+            },
+            answer => answer,
+        }
     }
 
     /// Asks for all datasets, so that no caller has to wait for it.

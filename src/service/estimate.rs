@@ -5,20 +5,22 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
+use futures_util::FutureExt;
 use serde::Serialize;
 use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::ServiceState;
-use super::analyze::told;
+use super::access::Caller;
+use super::analyze::{told, too_slow};
 use super::problem::{ProblemBody, Refusal};
 use super::query::body_of;
 use super::question::Question;
 use super::scoped::{about, count};
 use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX};
+use crate::config::service::Dataset;
 use crate::export::ExportError;
-use crate::model::CountedRows;
+use crate::model::{CountedRows, DescribedRelation, ScopeCondition};
 
 /// Rows that are counted at most: beyond it nobody waits for the exact number.
 const COUNTED_ROWS_MAX: u64 = 1_000_000;
@@ -62,20 +64,38 @@ pub(crate) async fn estimate(
     let question = Question::parse(&body_of(body, REQUEST_BODY_BYTES_MAX).await?)?;
     question.columns(dataset)?;
     question.order(dataset)?;
-    let described = service.described(dataset).await?;
-    let scope = question.scope(dataset, described, &caller)?;
-    let request = about(dataset, &caller, &scope)?;
     let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await?;
     let max_rows = caller.max_rows.map(NonZeroU64::get);
     // One more than the cap tells whether it cuts.
     let up_to = max_rows.map_or(COUNTED_ROWS_MAX, |rows| rows.saturating_add(1).min(COUNTED_ROWS_MAX));
-    let counting = count(dataset, request, NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN));
-    let counting = counting.ok_or_else(|| Refusal::of_export(&ExportError::internal("the source counts nothing")))?;
-    let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| {
-        Refusal::new(StatusCode::GATEWAY_TIMEOUT, "source_timeout", "the answer did not come in time").after(30)
-    })?;
-    let counted = counted.map_err(|error| question.blamed(told(&error.into(), &dataset.name)))?;
+    let counted = counted(&service, &caller, dataset, (&question, &[]), up_to).await?;
     Ok(Json(EstimateView::of(counted, max_rows)))
+}
+
+/// Counts the rows of a question, in a bucket where one is told.
+///
+/// # Errors
+/// The question makes no sense, or the source does not answer it in time.
+pub(crate) async fn counted(
+    service: &ServiceState,
+    caller: &Caller,
+    dataset: &Dataset,
+    (question, bucket): (&Question, &[ScopeCondition]),
+    up_to: u64,
+) -> Result<CountedRows, Refusal> {
+    let up_to = NonZeroU64::new(up_to).unwrap_or(NonZeroU64::MIN);
+    let counting = |described: Arc<DescribedRelation>| {
+        async move {
+            let scope = question.scope(dataset, &described, caller, bucket)?;
+            let request = about(dataset, caller, &scope)?;
+            let nobody = || Refusal::of_export(&ExportError::internal("the source counts nothing"));
+            let counting = count(dataset, request, up_to).ok_or_else(nobody)?;
+            let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| too_slow())?;
+            counted.map_err(|error| told(&error.into(), &dataset.name))
+        }
+        .boxed()
+    };
+    service.by_description(dataset, counting).await.map_err(|refusal| question.blamed(refusal))
 }
 
 /// How long so many rows take.

@@ -22,6 +22,8 @@ pub(crate) struct Refusal {
     pub(crate) detail: Option<String>,
     /// Seconds after which the same request may be answered.
     pub(crate) retry_after: Option<u64>,
+    /// The source's own code of what is behind it, which no caller is told.
+    pub(crate) source_code: Option<String>,
 }
 
 /// The body of a refusal.
@@ -40,7 +42,7 @@ pub(crate) struct ProblemBody {
 
 impl Refusal {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into(), detail: None, retry_after: None }
+        Self { status, code, message: message.into(), detail: None, retry_after: None, source_code: None }
     }
 
     pub(crate) fn with_detail(mut self, detail: impl Into<String>) -> Self {
@@ -76,8 +78,16 @@ impl Refusal {
     /// An export that failed before its first byte. What it says of the source is for the log.
     pub(crate) fn of_export(error: &ExportError) -> Self {
         let (status, code, message) = told(error);
-        let problem = Self::new(status, code, message);
+        let problem = Self { source_code: error.source_code.clone(), ..Self::new(status, code, message) };
         if error.kind.retryable() { problem.after(5) } else { problem }
+    }
+
+    /// Whether it may be that a column is none as it was described: it is gone, or has another type, for which there may be no
+    /// such operator.
+    pub(crate) fn may_be_of_changed_columns(&self) -> bool {
+        let of_types = |code: &str| code.len() == 5 && code.starts_with("42");
+        let code = self.source_code.as_deref();
+        self.code == "source_schema" || self.code == "source_rejected" && code.is_some_and(of_types)
     }
 
     /// The whole answer, with the id that the log has too.

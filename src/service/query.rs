@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version};
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::FutureExt;
 use tokio::time::timeout;
 
 use super::access::Caller;
@@ -31,7 +32,7 @@ use crate::base::failpoint;
 use crate::base::memory::{REQUEST_BODY_BYTES_MAX, REQUEST_BODY_TIMEOUT};
 use crate::config::service::{Dataset, DatasetColumn, served_reads};
 use crate::export::ExportRequest;
-use crate::model::{ColumnChoice, Direction, RowCap, RowScope, ScopeCondition};
+use crate::model::{ColumnChoice, DescribedRelation, Direction, RowCap, RowScope, ScopeCondition};
 
 /// How rows are read that no pages divide.
 const ONE_STATEMENT: &str = "read by one statement, which sees the rows of each table as they were when it began";
@@ -102,19 +103,23 @@ pub(crate) async fn stream_of(
     conditions: Vec<ScopeCondition>,
     parts: &Parts,
 ) -> Result<Response, Refusal> {
-    let permit = service.limits.stream(&caller.owner(), dataset.stream_bytes()).await?;
-    let described = service.described(dataset).await?;
-    let mut scope = question.scope(dataset, described, caller)?;
-    scope.conditions.extend(conditions);
-    let rows = (&scope, !described.one_statement, permit);
-    let mut order = order(caller, dataset, question, &parts.headers, service.config.limits.first_page, rows)?;
-    order.asked_by = parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
-    order.pace = ClientPace::of(service, &parts.extensions);
-    let promised = order.end_record;
-    let head = head(service, dataset, question.format, &order)?;
-    let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await;
-    let begun = begun.map_err(|refusal| question.blamed(refusal))?;
-    Ok(response(head, begun, promised))
+    let conditions = &conditions;
+    let stream = |described: Arc<DescribedRelation>| {
+        async move {
+            let permit = service.limits.stream(&caller.owner(), dataset.stream_bytes()).await?;
+            let scope = question.scope(dataset, &described, caller, conditions)?;
+            let rows = (&scope, !described.one_statement, permit);
+            let mut order = order(caller, dataset, question, &parts.headers, service.config.limits.first_page, rows)?;
+            order.asked_by = parts.extensions.get::<RequestId>().cloned().unwrap_or_default();
+            order.pace = ClientPace::of(service, &parts.extensions);
+            let promised = order.end_record;
+            let head = head(service, dataset, question.format, &order)?;
+            let begun = begin(order, Arc::clone(&service.store), service.stop.clone()).await?;
+            Ok(response(head, begun, promised))
+        }
+        .boxed()
+    };
+    service.by_description(dataset, stream).await.map_err(|refusal| question.blamed(refusal))
 }
 
 impl ServiceState {

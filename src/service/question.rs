@@ -8,6 +8,7 @@ use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::access::Caller;
+use super::bucket_key::invalid;
 use super::catalog::column_of;
 use super::problem::Refusal;
 use crate::config::date;
@@ -154,15 +155,17 @@ impl Question {
         terms.collect()
     }
 
-    /// The rows that are asked for, of those that the caller may have.
+    /// The rows that are asked for, of those that the caller may have; in a bucket, where `bucket` is one's.
     ///
     /// # Errors
-    /// A filter that makes no sense, or on what is not granted; a caller without the tenant that the rows go by.
+    /// A filter that makes no sense, or on what is not granted; a bucket of columns that are others by now; a caller without
+    /// the tenant that the rows go by.
     pub(crate) fn scope(
         &self,
         dataset: &Dataset,
         described: &DescribedRelation,
         caller: &Caller,
+        bucket: &[ScopeCondition],
     ) -> Result<RowScope, Refusal> {
         let mut conditions = Vec::with_capacity(self.r#where.len() + 1);
         for filter in &self.r#where {
@@ -174,6 +177,12 @@ impl Question {
         }
         if let Some(range) = &self.date_range {
             conditions.push(range.condition(dataset, described)?);
+        }
+        for condition in bucket {
+            if column_of(described, &condition.column.name).ok().is_none_or(|now| now.scope != condition.column) {
+                return Err(invalid());
+            }
+            conditions.push(condition.clone());
         }
         let tenant = match (&dataset.tenant, tenant_of(dataset, caller)?) {
             (Some(TenantRule::Condition { template, type_name }), Some(tenant)) => {

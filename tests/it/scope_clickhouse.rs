@@ -7,9 +7,9 @@ use std::sync::Arc;
 use outhaul::config::{Environment, load};
 use outhaul::model::{
     AggregateRequest, BucketUnit, CountedRows, DescribedRelation, Dimension, Measure, RowScope, ScopeColumn,
-    ScopeCondition, ScopeTest, ServedRequest, ShapeOptions, TenantScope,
+    ScopeCondition, ScopeTest, ScopedPredicate, ServedRequest, ShapeOptions, TenantScope,
 };
-use outhaul::source::Source;
+use outhaul::source::{Source, SourceFault};
 
 use super::served::served;
 use crate::support::clickhouse::{ClickHouse, clickhouse};
@@ -236,6 +236,32 @@ async fn groups_of_every_type_lead_back_to_their_rows() {
         let found = source.aggregate(request).unwrap().await.unwrap();
         let expected = server.run(&format!("SELECT toString({sql}) FROM scalars FORMAT TSV")).await;
         assert_eq!(found.buckets[0].measures, [expected.trim()], "{name}");
+    }
+}
+
+/// Rows are chosen by types that may be others by then.
+#[tokio::test]
+async fn a_column_of_another_type_is_told() {
+    let server = clickhouse().await;
+    server.run("CREATE TABLE ev (n UInt64, day Date) ENGINE MergeTree ORDER BY n").await;
+    let (source, mut shape) = of(&server, "ev");
+    let facts = described(&source, &shape).await;
+    let made = ScopeColumn { name: "made".to_owned(), sql: Some("day".to_owned()), ..column(&facts, "day") };
+    let (from, to) = (Some("2024-01-01".to_owned()), Some("2024-01-03".to_owned()));
+    for column in [column(&facts, "day"), made] {
+        server.run("ALTER TABLE ev MODIFY COLUMN day Date SETTINGS mutations_sync = 2").await;
+        let scope = only(column, ScopeTest::DateRange { from: from.clone(), to: to.clone() });
+        assert_eq!(counted(&source, &shape, &scope).await, 0);
+        server.run("ALTER TABLE ev MODIFY COLUMN day DateTime SETTINGS mutations_sync = 2").await;
+        shape.predicate = source.predicate(&scope).unwrap();
+        shape.scoped = Some(ScopedPredicate {
+            columns: scope.conditions.iter().map(|condition| condition.column.clone()).collect(),
+            texts: Vec::new(),
+        });
+        let request = ServedRequest { shape: shape.clone(), served: served() };
+        let refused = source.estimate(request, NonZeroU64::MIN).unwrap().await.unwrap_err();
+        assert_eq!(refused.fault, SourceFault::SchemaChanged);
+        (shape.predicate, shape.scoped) = (None, None);
     }
 }
 

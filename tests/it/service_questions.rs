@@ -49,6 +49,50 @@ async fn opened(service: &Service, name: &str, bucket: &Value) -> Answer {
     service.post("k", &format!("/v1/analyze/t/{name}/rows/export"), &body, "").await
 }
 
+/// The last day of a range ends elsewhere for a moment than for a date.
+#[tokio::test]
+async fn a_column_that_has_another_type_is_asked_by_it() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (id bigint primary key, day date not null, n int not null);
+        insert into t select i, date '2024-01-01' + i, i from generate_series(0, 4) i; analyze t",
+    )
+    .await;
+    let text = service(&pg, "date_column = \"day\"\n", &["id", "day", "n"], &["n"]);
+    let service = Service::start(&text).await;
+    let days = json!({"columns": ["id"], "date_range": {"from": "2024-01-01", "to": "2024-01-03"}});
+    assert_eq!(ids(&service, days.clone()).await, [0, 1, 2]);
+    let buckets = analyze(&service, "n").await.json();
+    pg.batch(
+        "alter table t alter day type timestamptz using (day + time '15:00') at time zone 'UTC';
+        alter table t alter n type text using n::text",
+    )
+    .await;
+    let estimate = service.post("k", "/v1/query/t/estimate", &days.to_string(), "").await.json();
+    assert_eq!((&estimate["rows"], &estimate["kind"]), (&json!(3), &json!("exact")), "{estimate}");
+    assert_eq!(ids(&service, days.clone()).await, [0, 1, 2]);
+    // What was counted was of a number.
+    opened(&service, "n", &buckets["buckets"][1]).await.problem(400, "bucket_key_invalid");
+    assert_eq!(analyze(&service, "n").await.json()["buckets"].as_array().unwrap().len(), 5);
+    // No operator compares a text with what it was.
+    pg.batch("alter table t alter n type int using n::int").await;
+    assert_eq!(ids(&service, equal("n", "3")).await, [3]);
+    pg.batch("alter table t alter n type text using n::text").await;
+    assert_eq!(ids(&service, equal("n", "3")).await, [3]);
+    // A job finds it out by its first attempt.
+    pg.batch("alter table t alter day type date using day::date").await;
+    let job = json!({"dataset": "t", "mode": "background", "columns": ["id"], "date_range": {"to": "2024-01-03"}});
+    let queued = service.post("k", "/v1/exports", &job.to_string(), "").await.json();
+    let path = format!("/v1/exports/{}", queued["id"].as_str().unwrap());
+    let ended = async || {
+        let job = service.get("k", &path).await.json();
+        (!matches!(job["status"].as_str().unwrap(), "queued" | "running")).then_some(job)
+    };
+    let ended = eventually(Duration::from_secs(30), "the job", ended).await;
+    assert_eq!((&ended["status"], &ended["rows"]), (&json!("complete"), &json!(3)), "{ended}");
+    service.stop().await;
+}
+
 /// The server's own casts leave out what a type has no place for.
 #[tokio::test]
 async fn no_part_of_a_date_or_a_time_is_left_out() {
@@ -93,4 +137,39 @@ async fn no_part_of_a_date_or_a_time_is_left_out() {
         }
     }
     service.stop().await;
+}
+
+/// A key opens what was counted, or nothing.
+#[tokio::test]
+async fn a_bucket_key_ends_with_the_definition_that_it_is_of() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (id bigint primary key, a text not null, b text not null, at date not null);
+        create table other as table t; alter table other add primary key (id);
+        insert into t values (1, 'x', 'y', '2024-01-01'), (2, 'y', 'x', '2024-01-01')",
+    )
+    .await;
+    let columns = ["id", "a", "at", "made = { expr = \"a\" }"];
+    let text = service(&pg, "date_column = \"at\"\n", &columns, &["made"]);
+    let mut running = Service::start(&text).await;
+    let asked = r#"{"where":[{"column":"a","op":"!=","value":"z"}]}"#;
+    let buckets = running.post("k", "/v1/analyze/t/made", asked, "").await.json();
+    let bucket = &buckets["buckets"][0];
+    assert_eq!(opened(&running, "made", bucket).await.text(), "{\"id\":1}\n");
+    for (old, new, opens) in [
+        ("", "", true),
+        ("expr = \"a\"", "expr = \"b\"", false),
+        ("table = \"t\"", "table = \"other\"", false),
+        ("table = \"t\"", "table = \"t\"\ntenant = \"a = 'x' or {tenant} = 'y'\"", false),
+        ("\na = {}", "\na = { filter = false }", false),
+        ("\na = {}", "\na = { expr = \"b\" }", false),
+    ] {
+        running.rewrite(&text.replacen(old, new, 1));
+        running.process.signal("TERM").await;
+        running = running.stopped_and_started(|command| command).await;
+        let answer = opened(&running, "made", bucket).await;
+        let expected = if opens { (200, "{\"id\":1}\n") } else { (400, "bucket_key_invalid") };
+        assert!(answer.status == expected.0 && answer.text().contains(expected.1), "{old} {new}: {answer:?}");
+    }
+    running.stop().await;
 }

@@ -16,7 +16,7 @@ use super::super::ServiceState;
 use super::super::problem::{Refusal, without_values};
 use super::super::state::{JobEnd, JobFinish, JobLease, JobProgress, JobRecord, JobStatus, LeaseState, RecordedError};
 use super::super::webhooks::{WebhookEvent, messages};
-use super::order;
+use super::order::{self, JobRows};
 use super::retry::{backoff, error_of, passes_by_itself, recorded};
 use super::routes::audit;
 use super::worker::lease;
@@ -100,7 +100,7 @@ impl JobAttempt {
             return AttemptEnd::Failed(self.job.error.clone().unwrap_or_else(lost));
         }
         failpoint::reach("job-claimed").await;
-        let request = match order::request(&self.service, &self.job).await {
+        let (request, rows) = match order::request(&self.service, &self.job).await {
             Ok(request) => request,
             Err(Refusal { code, message, retry_after, .. }) => {
                 let error = recorded(code, &message);
@@ -114,7 +114,7 @@ impl JobAttempt {
         let cap = request.work.cap.as_ref().and_then(|cap| cap.max_rows).map(std::num::NonZeroU64::get);
         match self.export(request).await {
             Ok(report) => AttemptEnd::Done(Box::new(report), cap),
-            Err(error) => self.judged(&error),
+            Err(error) => self.judged(&error, &rows).await,
         }
     }
 
@@ -192,13 +192,16 @@ impl JobAttempt {
         }
     }
 
-    fn judged(&self, error: &ExportError) -> AttemptEnd {
+    async fn judged(&self, error: &ExportError, JobRows { dataset, described }: &JobRows<'_>) -> AttemptEnd {
         if error.kind.is_cancel() && self.stop.is_cancelled() {
             return AttemptEnd::Stopped;
         }
         let export = &self.job.id;
         tracing::warn!(export, attempt = self.job.attempt, error = without_values(error), "an export failed");
-        let later = passes_by_itself(error.kind);
+        // The next attempt chooses its rows by the columns as they are now.
+        let changed = Refusal::of_export(error).may_be_of_changed_columns()
+            && self.service.renewed(dataset, described).await.is_some();
+        let later = changed || passes_by_itself(error.kind);
         if later { AttemptEnd::Later(error_of(error)) } else { AttemptEnd::Failed(error_of(error)) }
     }
 

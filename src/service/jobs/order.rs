@@ -1,6 +1,8 @@
 //! What a job exports, as its row keeps it, and the engine's request for it. The question is judged anew by each attempt: what
 //! is not granted any more is not exported.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -11,8 +13,9 @@ use super::super::query;
 use super::super::question::{Question, StreamFormat};
 use super::super::state::JobRecord;
 use crate::base::failpoint;
+use crate::config::service::Dataset;
 use crate::export::ExportRequest;
-use crate::model::{Compression, ScopeCondition, Target};
+use crate::model::{Compression, DescribedRelation, ScopeCondition, Target};
 
 /// The levels that the command line has where none is said.
 const ZSTD_LEVEL: i32 = 1;
@@ -91,11 +94,20 @@ pub(crate) struct JobOrder {
     pub(crate) tier: String,
 }
 
+/// By what its rows were chosen.
+pub(crate) struct JobRows<'a> {
+    pub(crate) dataset: &'a Dataset,
+    pub(crate) described: Arc<DescribedRelation>,
+}
+
 /// The engine's request for a job.
 ///
 /// # Errors
 /// What was asked for is not granted any more, or the database cannot be asked what it has.
-pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<ExportRequest, Refusal> {
+pub(crate) async fn request<'a>(
+    service: &'a ServiceState,
+    job: &JobRecord,
+) -> Result<(ExportRequest, JobRows<'a>), Refusal> {
     let unreadable = |_| Refusal::invalid("the request of the job cannot be read");
     let order: JobOrder = serde_json::from_str(&job.request).map_err(unreadable)?;
     let gone = || Refusal::invalid("the dataset is not served any more");
@@ -114,8 +126,7 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
         return Err(Refusal::forbidden("the tier may not have these rows any more"));
     }
     let described = service.described(dataset).await?;
-    let mut scope = question.scope(dataset, described, &caller)?;
-    scope.conditions.extend(conditions);
+    let scope = question.scope(dataset, &described, &caller, &conditions)?;
     let template = dataset.jobs.get(format.name()).ok_or_else(gone)?.clone();
     let labelled = dataset.labels && format == JobFormat::Csv;
     let mut request = query::fill(template, labelled, &question, dataset, &caller, &scope)?;
@@ -126,5 +137,5 @@ pub(crate) async fn request(service: &ServiceState, job: &JobRecord) -> Result<E
     request.commit.take_over = !failpoint::off("job_take_over");
     request.commit.target = Target::Destination(job.destination.clone());
     request.commit.aws_credential_command = service.config.credentials_of(&job.destination).cloned();
-    Ok(request)
+    Ok((request, JobRows { dataset, described }))
 }

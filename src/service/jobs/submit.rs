@@ -13,17 +13,15 @@ use axum::response::{IntoResponse, Response};
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
 use utoipa::ToSchema;
 
 use super::super::access::Caller;
 use super::super::analyze;
-use super::super::estimate::minutes;
+use super::super::estimate::{self, minutes};
 use super::super::prefer::responds_async;
 use super::super::problem::{ProblemBody, Refusal};
 use super::super::query::{body_of, file_name, stream_of, streamable};
 use super::super::question::{DateRange, Filter, OrderBy, Question, parsed};
-use super::super::scoped::{about, count};
 use super::super::state::{AuditRecord, IdempotencyKey, JobProgress, JobRecord, JobStatus, Submitted};
 use super::super::webhooks::Telling;
 use super::super::{RequestId, ServiceState};
@@ -243,14 +241,8 @@ async fn counted(
     question: &Question,
     conditions: &[ScopeCondition],
 ) -> Option<CountedRows> {
-    let described = service.described(dataset).await.ok()?;
-    let mut scope = question.scope(dataset, described, caller).ok()?;
-    scope.conditions.extend_from_slice(conditions);
-    let request = about(dataset, caller, &scope).ok()?;
-    let up_to = NonZeroU64::new(STREAMED_ROWS_MAX + 1)?;
     let _permit = service.limits.stream(&caller.owner(), ANSWER_BYTES).await.ok()?;
-    let counting = count(dataset, request, up_to)?;
-    timeout(service.config.limits.first_page, counting).await.ok()?.ok()
+    estimate::counted(service, caller, dataset, (question, conditions), STREAMED_ROWS_MAX + 1).await.ok()
 }
 
 /// How many rows the export will have, where somebody knows: a count that was broken off is none, but where the cap is

@@ -10,6 +10,7 @@ fn shape(columns: Option<&[&str]>) -> ShapeOptions {
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     }
 }
 

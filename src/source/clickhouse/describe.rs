@@ -23,6 +23,34 @@ pub(super) struct ChDescribed {
 
 impl ChPlanning<'_> {
     pub(super) async fn described(&self) -> Result<ChDescribed, SourceError> {
+        let described = self.looked_up().await?;
+        self.same_types(&described).await?;
+        Ok(described)
+    }
+
+    /// Refuses rows that are chosen by types that their columns had once: days of a `Date` end where those of a moment begin.
+    async fn same_types(&self, described: &ChDescribed) -> Result<(), SourceError> {
+        let Some(scoped) = &self.request.shape.scoped else { return Ok(()) };
+        let made: Vec<(String, String)> =
+            scoped.columns.iter().filter_map(|column| Some((column.name.clone(), column.sql.clone()?))).collect();
+        let mut made = self.made_columns(&made, &described.relation).await?.into_iter();
+        for column in &scoped.columns {
+            let now = match &column.sql {
+                Some(_) => made.next().map(|facts| facts.type_name),
+                None => {
+                    let found = described.columns.iter().find(|facts| facts.name == column.name);
+                    found.map(|facts| facts.type_name.clone())
+                }
+            };
+            if now.as_ref() != Some(&column.type_name) {
+                let message = format!("column {} has another type than when its rows were chosen", column.name);
+                return Err(SourceError::new(SourceFault::SchemaChanged, message));
+            }
+        }
+        Ok(())
+    }
+
+    async fn looked_up(&self) -> Result<ChDescribed, SourceError> {
         let shape = &self.request.shape;
         let predicate = shape.predicate.clone();
         match &shape.relation {
@@ -114,7 +142,14 @@ impl ChPlanning<'_> {
     }
 
     pub(super) async fn expressions(&self, relation: &ChRelation) -> Result<Vec<ChColumnFacts>, SourceError> {
-        let expressions = &self.request.shape.expressions;
+        self.made_columns(&self.request.shape.expressions, relation).await
+    }
+
+    async fn made_columns(
+        &self,
+        expressions: &[(String, String)],
+        relation: &ChRelation,
+    ) -> Result<Vec<ChColumnFacts>, SourceError> {
         if expressions.is_empty() {
             return Ok(Vec::new());
         }

@@ -136,7 +136,7 @@ fn described(name: &str, sql: Option<String>, facts: &ChColumnFacts, leads_index
     let ch_type = ChType::parse(&facts.type_name).ok();
     let inner = ch_type.as_ref().map(ChType::inner);
     DescribedColumn {
-        scope: ScopeColumn { name: name.to_owned(), sql, type_name: facts.type_name.clone(), operators: None },
+        scope: ScopeColumn { name: name.to_owned(), sql, type_name: facts.type_name.clone(), ..ScopeColumn::default() },
         type_name: facts.type_name.clone(),
         nullable: ch_type.as_ref().is_none_or(ChType::is_nullable),
         comparable: scope::is_comparable(&facts.type_name),

@@ -187,6 +187,7 @@ mod tests {
                 columns: None,
                 renames: Vec::new(),
                 allow_rls: false,
+                scoped: None,
             };
             RowTexts::of(&shape, &described, &[]).all().into_iter().map(str::to_owned).collect::<Vec<_>>()
         };

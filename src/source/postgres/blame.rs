@@ -142,6 +142,7 @@ mod tests {
             predicate: predicate.map(str::to_owned),
             key: None,
             allow_rls: false,
+            scoped: None,
         }
     }
 

@@ -5,13 +5,14 @@ use super::catalog::{self, CatalogRelation, TreeNode};
 use super::connect::Session;
 use super::fixed_now;
 use super::locking::QUERY_ALIAS;
+use super::order::PG_CATALOG;
 use super::read_facts;
 use super::session::identifier;
 use super::split_safety::{self, SplitSafety};
 use super::sql;
 use crate::base::text::relation::joined;
-use crate::model::{RelationKind, RelationRequest, ShapeOptions};
-use crate::source::postgres::plan::{ColumnFacts, FixedNow, LeafFacts, ReadingFacts, RelationFacts};
+use crate::model::{RelationKind, RelationRequest, ScopeColumn, ShapeOptions};
+use crate::source::postgres::plan::{ColumnFacts, Comparison, FixedNow, LeafFacts, ReadingFacts, RelationFacts};
 use crate::source::{SourceError, SourceFault};
 
 /// What the anchor's session knows of a request.
@@ -35,6 +36,7 @@ pub(super) async fn describe(
 ) -> Result<Described, SourceError> {
     let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
     let mut relation = describe_relation(anchor, &shape, found, tree).await?;
+    same_types(anchor, &shape, &relation).await?;
     relation.reading = read_facts::facts(anchor, &shape, found, tree, &relation).await?;
     if relation.reading.whole_rows {
         relation.leaves.clear();
@@ -160,6 +162,55 @@ async fn describe_expressions(
         columns.push(ColumnFacts { name: name.clone(), ..column.clone() });
     }
     Ok(columns)
+}
+
+/// A column as a scope knows it.
+pub(super) fn scope_column(facts: &ColumnFacts, sql: Option<String>) -> ScopeColumn {
+    let comparison = facts.comparison.as_ref();
+    ScopeColumn {
+        name: facts.name.clone(),
+        sql,
+        type_name: comparison.map_or_else(|| facts.pg_type.name.clone(), |known| known.value_type.clone()),
+        operators: comparison.and_then(operators),
+        holds_times: facts.pg_type.holds_times(),
+    }
+}
+
+/// The schema of a type's operators; none where it is that of what is built in.
+fn operators(comparison: &Comparison) -> Option<String> {
+    let (schema, _) = comparison.operators.equal.rsplit_once('.')?;
+    if schema == PG_CATALOG {
+        return None;
+    }
+    let quoted = schema.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
+    Some(quoted.map_or_else(|| schema.to_owned(), |name| name.replace("\"\"", "\"")))
+}
+
+/// Refuses rows that are chosen by types that their columns had once: days of a `date` end where those of a moment begin.
+async fn same_types(anchor: &Session, shape: &ShapeOptions, relation: &RelationFacts) -> Result<(), SourceError> {
+    let Some(scoped) = &shape.scoped else { return Ok(()) };
+    let changed = |column: &ScopeColumn| {
+        let message = format!("column {} has another type than when its rows were chosen", column.name);
+        SourceError::new(SourceFault::SchemaChanged, message)
+    };
+    let same = |column: &ScopeColumn, facts: &ColumnFacts| {
+        let now = scope_column(facts, None);
+        (now.type_name, now.operators) == (column.type_name.clone(), column.operators.clone())
+    };
+    let made: Vec<(&ScopeColumn, &String)> =
+        scoped.columns.iter().filter_map(|column| Some((column, column.sql.as_ref()?))).collect();
+    for column in scoped.columns.iter().filter(|column| column.sql.is_none()) {
+        let facts = relation.columns.iter().find(|facts| facts.name == column.name);
+        facts.filter(|facts| same(column, facts)).ok_or_else(|| changed(column))?;
+    }
+    if made.is_empty() {
+        return Ok(());
+    }
+    let list: Vec<String> = made.iter().enumerate().map(|(nth, (_, text))| format!("(\n{text}\n) AS e{nth}")).collect();
+    let statement = format!("SELECT {} FROM {}", list.join(", "), sql::relation(relation));
+    let described = catalog::describe_statement(anchor, "describing the columns of a filter", &statement).await?;
+    let other = made.iter().zip(&described).find(|((column, _), facts)| !same(column, facts));
+    other.map_or(Ok(()), |((column, _), _)| Err(changed(column)))
 }
 
 /// Refuses aggregates, window functions and set-returning functions: their values would depend on how the rows are

@@ -155,6 +155,7 @@ impl Recount {
             predicate: plan.predicate.clone(),
             key: None,
             allow_rls: self.row_security,
+            scoped: None,
         };
         split_safety::of(&self.session, &shape, self.found.as_ref(), &self.tree).await
     }

@@ -7,9 +7,9 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::catalog::{query, value};
 use super::closed::closed;
+use super::describe::scope_column;
 use super::estimate::rows_of;
-use super::order::PG_CATALOG;
-use super::plan::{ColumnFacts, Comparison, KeyChoice, PgKeyColumn, choose_repeating_key, oid};
+use super::plan::{ColumnFacts, KeyChoice, PgKeyColumn, choose_repeating_key, oid};
 use super::prepare::Planning;
 use super::scope::aggregate;
 use super::session::{Begin, begin};
@@ -17,7 +17,7 @@ use super::source::Postgres;
 use super::sql;
 use crate::model::{
     AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
-    ReadMode, ScopeColumn, ServedRequest,
+    ReadMode, ServedRequest,
 };
 use crate::source::{Source, SourceError};
 
@@ -70,30 +70,14 @@ pub(super) async fn describe(source: &Postgres, request: ServedRequest) -> Resul
 }
 
 fn described(facts: &ColumnFacts, sql: Option<String>, leads_index: bool) -> DescribedColumn {
-    let comparison = facts.comparison.as_ref();
     DescribedColumn {
-        scope: ScopeColumn {
-            name: facts.name.clone(),
-            sql,
-            type_name: comparison.map_or_else(|| facts.pg_type.name.clone(), |known| known.value_type.clone()),
-            operators: comparison.and_then(operators),
-        },
+        scope: scope_column(facts, sql),
         type_name: facts.pg_type.name.clone(),
         nullable: !facts.not_null,
-        comparable: comparison.is_some(),
+        comparable: facts.comparison.is_some(),
         dates: matches!(facts.pg_type.base_oid, oid::DATE | oid::TIMESTAMP | oid::TIMESTAMPTZ),
         leads_index,
     }
-}
-
-/// The schema of a type's operators; none where it is that of what is built in.
-fn operators(comparison: &Comparison) -> Option<String> {
-    let (schema, _) = comparison.operators.equal.rsplit_once('.')?;
-    if schema == PG_CATALOG {
-        return None;
-    }
-    let quoted = schema.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    Some(quoted.map_or_else(|| schema.to_owned(), |name| name.replace("\"\"", "\"")))
 }
 
 /// Whether a whole B-tree begins with the stored column behind this one.

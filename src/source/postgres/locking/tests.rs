@@ -13,6 +13,7 @@ fn shape(relation: RelationRequest) -> ShapeOptions {
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     }
 }
 

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::oid;
+
 /// A PostgreSQL type as the catalog names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PgType {
@@ -15,6 +17,21 @@ pub struct PgType {
     pub name: String,
     /// What the base type is made of.
     pub kind: TypeKind,
+}
+
+impl PgType {
+    /// Whether values of it are made of others among which are dates or times.
+    pub(crate) fn holds_times(&self) -> bool {
+        let is_time = |inner: &Self| {
+            let times = [oid::DATE, oid::TIME, oid::TIMETZ, oid::TIMESTAMP, oid::TIMESTAMPTZ];
+            times.contains(&inner.base_oid) || inner.holds_times()
+        };
+        match &self.kind {
+            TypeKind::Array(inner) | TypeKind::Range(inner) | TypeKind::Multirange(inner) => is_time(inner),
+            TypeKind::Composite(attributes) => attributes.iter().any(|attribute| is_time(&attribute.pg_type)),
+            TypeKind::Base | TypeKind::Enum | TypeKind::Extension(_) => false,
+        }
+    }
 }
 
 /// What a type is made of, as far as its binary form depends on it.

@@ -278,7 +278,7 @@ proptest! {
     #[test]
     fn any_scope_stays_one_condition(name in ".{0,12}", type_name in ".{0,12}", text in ".{0,12}", sql in ".{0,12}") {
         for sql in [None, Some(sql)] {
-            let column = ScopeColumn { name: name.clone(), sql, type_name: type_name.clone(), operators: Some(text.clone()) };
+            let column = ScopeColumn { name: name.clone(), sql, type_name: type_name.clone(), operators: Some(text.clone()), ..ScopeColumn::default() };
             for test in [
                 ScopeTest::Equal(text.clone()),
                 ScopeTest::In(vec![text.clone(), text.clone()]),

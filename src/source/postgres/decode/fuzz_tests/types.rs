@@ -318,6 +318,7 @@ fn plan(pg_type: &PgType, format: Format, preset: Preset, policies: Policies, sq
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     };
     let options =
         PolicyOptions { preset, default: policies, columns: vec![], duplicate_columns: DuplicateColumns::Error };

@@ -114,6 +114,7 @@ fn there_is_a_decoder_for_whatever_planning_asks_for() {
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     };
     let mut binary_texts = 0;
     for default in policies() {

@@ -23,6 +23,7 @@ fn shape() -> ShapeOptions {
         predicate: None,
         key: None,
         allow_rls: false,
+        scoped: None,
     }
 }
 
