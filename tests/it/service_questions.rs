@@ -93,6 +93,41 @@ async fn a_column_that_has_another_type_is_asked_by_it() {
     service.stop().await;
 }
 
+/// `now` in a value is a text of a caller, and no clock.
+#[tokio::test]
+async fn words_of_time_are_words_where_no_time_is() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (id bigint primary key, title text not null, customer text not null, at timestamptz[], span tsrange);
+        insert into t values (1, 'Buy now', 'USA Today', '{2024-01-01Z}', '[2024-01-01,2024-01-02)'),
+            (2, 'tomorrow', 'acme', null, null)",
+    )
+    .await;
+    let tenants = format!(
+        "{}{}",
+        key("usa", "USA Today", "pro"),
+        service(&pg, "tenant = \"customer = {tenant} and now() > '2020-01-01'\"\n", &["id", "title"], &["title"])
+    );
+    let running = Service::start(&tenants).await;
+    let mine = running.export("usa", "t", r#"{"columns":["id"]}"#).await;
+    assert_eq!((mine.status, mine.text()), (200, "{\"id\":1}\n"));
+    running.stop().await;
+    let columns = ["id", "title", "at", "span", "upper_title = { expr = \"upper(title)\" }"];
+    let running = Service::start(&service(&pg, "", &columns, &["title"])).await;
+    assert_eq!(ids(&running, equal("title", "Buy now")).await, [1]);
+    assert_eq!(ids(&running, equal("upper_title", "TOMORROW")).await, [2]);
+    let found = analyze(&running, "title").await.json();
+    for (bucket, id) in found["buckets"].as_array().unwrap().iter().zip(["{\"id\":1}\n", "{\"id\":2}\n"]) {
+        assert_eq!(opened(&running, "title", bucket).await.text(), id, "{bucket}");
+    }
+    assert_eq!(ids(&running, equal("at", "{2024-01-01Z}")).await, [1]);
+    for (column, value) in [("at", "{now}"), ("span", "[2024-01-01,now)")] {
+        let problem = export(&running, &equal(column, value)).await.problem(400, "invalid_request");
+        assert!(problem["detail"].as_str().unwrap().contains(column), "{problem}");
+    }
+    running.stop().await;
+}
+
 /// The server's own casts leave out what a type has no place for.
 #[tokio::test]
 async fn no_part_of_a_date_or_a_time_is_left_out() {

@@ -23,7 +23,7 @@ pub(super) async fn fix(
     found: Option<&CatalogRelation>,
 ) -> Result<(ShapeOptions, Option<FixedNow>), SourceError> {
     let unchanged = || (shape.clone(), None);
-    let clocks: Vec<Clocks> = texts(shape).map(Clocks::of).collect();
+    let clocks = clocks(shape);
     let fit = clocks.iter().all(|clocks| clocks.is_empty() || clocks.can_be_fixed());
     if failpoint::off("clocks") || !fit || clocks.iter().all(Clocks::is_empty) {
         return Ok(unchanged());
@@ -50,12 +50,20 @@ pub(super) async fn fix(
     if let Some(text) = &mut fixed.predicate {
         *text = clocks::fix(text, at);
     }
-    for (_, text) in &mut fixed.expressions {
+    let operators = fixed.scoped.iter_mut().flat_map(|scoped| &mut scoped.texts);
+    for text in fixed.expressions.iter_mut().map(|(_, text)| text).chain(operators) {
         *text = clocks::fix(text, at);
     }
     let written = columns(session, &probe(shape, found)).await?;
     let same = written.is_some() && written == columns(session, &probe(&fixed, found)).await?;
     Ok(if same { (fixed, Some(now)) } else { unchanged() })
+}
+
+/// The clocks in all that a person wrote; what stands in quotes in a predicate of ours is a value of a caller.
+fn clocks(shape: &ShapeOptions) -> Vec<Clocks> {
+    let Some(scoped) = &shape.scoped else { return texts(shape).map(Clocks::of).collect() };
+    let others = ShapeOptions { predicate: None, ..shape.clone() };
+    texts(&others).chain(scoped.texts.iter().map(String::as_str)).map(Clocks::of).collect()
 }
 
 /// All that a person wrote.

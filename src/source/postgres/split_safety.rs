@@ -90,6 +90,9 @@ struct Written {
     selects: bool,
 }
 
+/// How the predicate is called.
+const WHERE: &str = "--where";
+
 /// All that a person wrote.
 #[derive(Debug)]
 struct WrittenTexts {
@@ -110,10 +113,16 @@ impl WrittenTexts {
             add("the query".to_owned(), text, true, true);
         }
         if let Some(text) = &shape.predicate {
-            add("--where".to_owned(), text, false, true);
+            add(WHERE.to_owned(), text, false, true);
         }
         for (name, text) in &shape.expressions {
             add(format!("--column {name}"), text, false, false);
+        }
+        if let Some(scoped) = &shape.scoped {
+            // What a caller looks for is a value, and no clock: `title = 'Buy now'`.
+            let predicate = written.iter_mut().filter(|text| text.place == WHERE);
+            let picks_rows = scoped.texts.iter().find_map(|text| Mentions::of(text).picks_rows);
+            predicate.for_each(|text| text.mentions.picks_rows.clone_from(&picks_rows));
         }
         let mut all = Mentions::default();
         for text in &written {

@@ -16,6 +16,11 @@ pub(crate) enum ScopeError {
     /// and of a moment a date would be its day.
     #[error("{0}")]
     Moment(&'static str),
+    /// A word that the server reads by its clock, within a value.
+    #[error(
+        "column {0:?} holds dates or times: write them in digits, since now or today is another moment on each page"
+    )]
+    Clock(String),
     /// An end of a range of days.
     #[error("a day must be written as YYYY-MM-DD")]
     Day,

@@ -6,6 +6,7 @@ use super::error::ScopeError;
 use super::literal::{literal, of_type};
 use super::type_name::{Family, SqlType};
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
+use crate::source::postgres::plan::clocks::special::is_special_time;
 use crate::source::postgres::plan::{check_expression, check_predicate, placeholders};
 use crate::source::postgres::session::identifier;
 
@@ -168,6 +169,9 @@ impl<'a> Side<'a> {
     }
 
     fn value(&self, text: &str) -> Result<String, ScopeError> {
+        if self.column.holds_times && is_special_time(text) {
+            return Err(ScopeError::Clock(self.column.name.clone()));
+        }
         of_type(text, &self.sql_type)
     }
 

@@ -136,6 +136,10 @@ fn no_part_of_a_date_or_a_time_is_left_out() {
     ] {
         assert!(matches!(literal(text, type_name), Err(ScopeError::Moment(_))), "{text} {type_name}");
     }
+    let times = ScopeColumn { holds_times: true, ..column("at", "timestamp with time zone[]") };
+    assert_eq!(one(times.clone(), ScopeTest::Equal("{now}".into())).unwrap_err(), ScopeError::Clock("at".into()));
+    one(times, ScopeTest::Equal("{2024-01-01}".into())).unwrap();
+    one(column("title", "text[]"), ScopeTest::Equal("{now}".into())).unwrap();
 }
 
 #[test]
