@@ -125,9 +125,9 @@ pub(crate) fn without_rows(dataset: &Dataset) -> Result<String, ExportError> {
     Ok(dataset.ndjson.source.without_rows(tenant.as_ref())?)
 }
 
-/// A column, which is granted.
+/// A column, which is granted. One that an expression makes hides the stored one of its name, here as in the rows.
 pub(crate) fn column_of<'a>(described: &'a DescribedRelation, name: &str) -> Result<&'a DescribedColumn, Refusal> {
-    let mut all = described.columns.iter().chain(&described.expressions);
+    let mut all = described.expressions.iter().chain(&described.columns);
     all.find(|column| column.scope.name == name)
         .ok_or_else(|| Refusal::of_export(&ExportError::new(ExportErrorKind::SourceMissing, "a column is not there")))
 }

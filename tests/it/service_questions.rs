@@ -93,6 +93,23 @@ async fn a_column_that_has_another_type_is_asked_by_it() {
     service.stop().await;
 }
 
+/// Whoever may see a part of a value may not find rows by all of it.
+#[tokio::test]
+async fn a_made_column_hides_the_stored_one_of_its_name() {
+    let pg = pg(18).await;
+    pg.batch("create table t (id bigint primary key, mail text); insert into t values (1, 'anna@x'), (2, 'bert@x')")
+        .await;
+    let columns = ["id", "mail = { expr = \"left(mail, 1)\" }"];
+    let service = Service::start(&service(&pg, "", &columns, &["mail"])).await;
+    assert_eq!(ids(&service, equal("mail", "a")).await, [1]);
+    let whole = export(&service, &equal("mail", "anna@x")).await;
+    assert_eq!((whole.status, whole.text()), (200, ""));
+    let buckets = analyze(&service, "mail").await;
+    assert!(!buckets.text().contains("@x"), "{}", buckets.text());
+    assert_eq!(opened(&service, "mail", &buckets.json()["buckets"][0]).await.text(), "{\"id\":1}\n");
+    service.stop().await;
+}
+
 /// `now` in a value is a text of a caller, and no clock.
 #[tokio::test]
 async fn words_of_time_are_words_where_no_time_is() {
