@@ -15,8 +15,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use chrono::Utc;
 use futures_util::{FutureExt, stream};
-use serde::{Deserialize, Serialize};
-use serde_json::Map;
+use serde::{Deserialize, Serialize, Serializer};
 use serde_json::value::RawValue;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -82,8 +81,10 @@ pub(crate) struct AnalysisView {
 
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct BucketView {
+    // As they are declared, each value as the source writes it: a large number keeps all its digits.
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
-    dimensions: Map<String, serde_json::Value>,
+    #[serde(serialize_with = "in_order")]
+    dimensions: Vec<(String, Box<RawValue>)>,
     #[schema(value_type = BTreeMap<String, serde_json::Value>)]
     measures: BTreeMap<String, Box<RawValue>>,
     bucket_key: String,
@@ -245,20 +246,24 @@ pub(super) fn measures(described: &DescribedRelation, analysis: &Analysis) -> Re
     analysis.measures.iter().map(measure).collect()
 }
 
+fn in_order<S: Serializer>(values: &[(String, Box<RawValue>)], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(values.iter().map(|(name, value)| (name, value)))
+}
+
 fn view(
     analysis: &Analysis,
     dataset: &Dataset,
     bucket: &AggregateBucket,
     bucket_key: String,
 ) -> Result<BucketView, Refusal> {
-    let mut dimensions = Map::new();
-    for (name, value) in analysis.dimension_names(dataset).zip(&bucket.dimensions) {
-        dimensions.insert(name.clone(), serde_json::from_str(&value.json).map_err(no_json)?);
-    }
-    let measures = analysis.measures.iter().zip(&bucket.measures).map(|((kind, column), json)| {
-        // As it is: a large number keeps all its digits.
-        Ok((kind.output(column), RawValue::from_string(json.clone())?))
-    });
+    let dimensions = analysis.dimension_names(dataset).zip(&bucket.dimensions);
+    let dimensions = dimensions.map(|(name, value)| Ok((name.clone(), RawValue::from_string(value.json.clone())?)));
+    let dimensions = dimensions.collect::<Result<_, serde_json::Error>>().map_err(no_json)?;
+    let measures = analysis
+        .measures
+        .iter()
+        .zip(&bucket.measures)
+        .map(|((kind, column), json)| Ok((kind.output(column), RawValue::from_string(json.clone())?)));
     let measures = measures.collect::<Result<_, serde_json::Error>>().map_err(no_json)?;
     Ok(BucketView { dimensions, measures, bucket_key })
 }

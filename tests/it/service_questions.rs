@@ -225,3 +225,22 @@ async fn a_bucket_key_ends_with_the_definition_that_it_is_of() {
     }
     running.stop().await;
 }
+
+#[tokio::test]
+async fn a_number_that_groups_rows_keeps_its_digits() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (id bigint primary key, n numeric not null); insert into t values
+            (1, 12345678901234567890123456789), (2, 12345678901234567890123456790), (3, 12345678901234567890123456791),
+            (4, 1e400), (5, 'NaN')",
+    )
+    .await;
+    let service = Service::start(&service(&pg, "", &["id", "n"], &["n"])).await;
+    let answer = analyze(&service, "n").await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let large = format!("1{}", "0".repeat(400));
+    for digits in ["12345678901234567890123456789", "12345678901234567890123456790", "\"NaN\"", &large] {
+        assert!(answer.text().contains(&format!("{{\"n\":{digits}}}")), "{digits}: {}", answer.text());
+    }
+    service.stop().await;
+}
