@@ -56,6 +56,7 @@ pub use served::{
     AggregateBucket, AggregateRequest, Aggregated, BucketValue, CountedRows, DescribedColumn, DescribedRelation,
     Dimension, Measure, ServedReads, ServedRequest,
 };
+pub(crate) use served::{BUCKET_JSON_CHARS, BUCKET_TEXT_CHARS};
 pub use watermark::{
     AskedColumns, ColumnChange, IncrementalOptions, OnSchemaChange, PlannedWatermark, SchemaChange, Since, SinceExport,
     StatePlace, Watermark, WatermarkHistory, WatermarkRequest, WatermarkScale,

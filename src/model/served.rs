@@ -136,7 +136,15 @@ pub struct AggregateRequest {
     pub measures: Vec<Measure>,
     /// At most so many groups, the first by the order of their dimensions; one more shows whether there are more.
     pub max_buckets: NonZeroU64,
+    /// Bytes of all their values together, beyond which there are no groups.
+    pub max_bytes: u64,
 }
+
+/// Characters of a dimension's text; a longer one stands in no key.
+pub(crate) const BUCKET_TEXT_CHARS: usize = 8 * 1024;
+
+/// Those of a value as JSON.
+pub(crate) const BUCKET_JSON_CHARS: usize = 64 * 1024;
 
 /// A column by which rows are grouped.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -165,6 +173,45 @@ pub struct Aggregated {
     pub buckets: Vec<AggregateBucket>,
     /// Whether there are more of them than were asked for.
     pub truncated: bool,
+    /// Whether there are none because their values are too long, or too many bytes.
+    pub too_large: bool,
+}
+
+impl Aggregated {
+    /// Groups as they come, one more than asked for where there is one.
+    ///
+    /// # Errors
+    /// One that cannot be read.
+    pub(crate) fn of<E>(
+        groups: impl Iterator<Item = Result<AggregateBucket, E>>,
+        request: &AggregateRequest,
+    ) -> Result<Self, E> {
+        let (mut found, mut bytes) = (Self { buckets: Vec::new(), truncated: false, too_large: false }, 0_u64);
+        for group in groups {
+            if !found.takes(group?, &mut bytes, request) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Takes one more group; whether more of them are wanted.
+    pub(crate) fn takes(&mut self, group: AggregateBucket, bytes: &mut u64, request: &AggregateRequest) -> bool {
+        *bytes = bytes.saturating_add(group.bytes());
+        let most = usize::try_from(request.max_buckets.get()).unwrap_or(usize::MAX);
+        self.truncated = self.buckets.len() >= most;
+        if group.is_cut() || *bytes > request.max_bytes {
+            self.too_large = !self.truncated;
+            if self.too_large {
+                self.buckets = Vec::new();
+            }
+            return false;
+        }
+        if !self.truncated {
+            self.buckets.push(group);
+        }
+        !self.truncated
+    }
 }
 
 /// One group.
@@ -174,6 +221,23 @@ pub struct AggregateBucket {
     pub dimensions: Vec<BucketValue>,
     /// One value a measure, as JSON text: a large number keeps all its digits there.
     pub measures: Vec<String>,
+}
+
+impl AggregateBucket {
+    fn bytes(&self) -> u64 {
+        let dimensions =
+            self.dimensions.iter().map(|value| value.text.as_ref().map_or(0, String::len) + value.json.len());
+        let bytes: usize = dimensions.chain(self.measures.iter().map(String::len)).sum();
+        u64::try_from(bytes).unwrap_or(u64::MAX)
+    }
+
+    /// Whether the source has cut a value of it off.
+    fn is_cut(&self) -> bool {
+        let longer = |text: &str, most: usize| text.len() > most && text.chars().count() > most;
+        let json = |text: &String| longer(text, BUCKET_JSON_CHARS);
+        let text = |value: &BucketValue| value.text.as_ref().is_some_and(|text| longer(text, BUCKET_TEXT_CHARS));
+        self.measures.iter().any(json) || self.dimensions.iter().any(|value| text(value) || json(&value.json))
+    }
 }
 
 /// The value of a dimension.

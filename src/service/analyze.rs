@@ -32,7 +32,7 @@ use super::problem::{ProblemBody, Refusal, without_values};
 use super::query::{body_of, stream_of, streamable};
 use super::question::{DateRange, Filter, OrderBy, Question, StreamFormat, parsed};
 use super::scoped::about;
-use crate::base::memory::{ANSWER_BYTES, REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
+use crate::base::memory::{REQUEST_BODY_BYTES_MAX, SIGNED_BODY_BYTES_MAX};
 use crate::config::service::{Analysis, Dataset, MeasureKind};
 use crate::export::ExportError;
 use crate::model::{
@@ -40,8 +40,19 @@ use crate::model::{
     ScopeCondition, ScopeTest,
 };
 
-/// What a bucket of an answer takes of memory, beside the filters in its key: values, measures, and the rest of the key.
+/// What a bucket of an answer takes of memory, beside its values and the filters in its key: the rest of the key.
 const BUCKET_BYTES: u64 = 768;
+
+/// What the values of all buckets may be together, and how much more for each of them.
+const VALUES_BYTES: u64 = 1024 * 1024;
+const VALUE_BYTES: u64 = 64;
+
+/// So often they are in memory at most: as they come, and in the key and the view of a bucket and in the text of the answer,
+/// where characters are escaped.
+const VALUE_COPIES: u64 = 6;
+
+/// Bytes of a bucket's key: columns and an order stand beside it in the body that it comes back in.
+const KEY_BYTES_MAX: usize = SIGNED_BODY_BYTES_MAX - 4 * 1024;
 
 /// So often the filters are in memory for each bucket: a third more than they are in the key, which stands in the bucket and
 /// in the text of the answer.
@@ -126,6 +137,7 @@ pub(crate) async fn analyze(
                 dimensions: dimensions(dataset, &described, analysis)?,
                 measures: measures(&described, analysis)?,
                 max_buckets: analysis.max_buckets,
+                max_bytes: value_bytes(analysis.max_buckets),
             };
             let aggregated = dataset.ndjson.source.aggregate(request).ok_or_else(nobody)?;
             let found = timeout(state.config.limits.first_page, aggregated).await.map_err(|_| too_slow())?;
@@ -136,6 +148,9 @@ pub(crate) async fn analyze(
     };
     let asked = service.by_description(dataset, ask).await;
     let (found, definition) = asked.map_err(|refusal| question.blamed(refusal))?;
+    if found.too_large {
+        return Err(too_large("the values of the buckets are too many bytes, or one of them is too long"));
+    }
     let claim = |bucket: &AggregateBucket| BucketClaim {
         owner: caller.owner(),
         dataset: dataset.name.clone(),
@@ -146,8 +161,13 @@ pub(crate) async fn analyze(
         values: bucket.dimensions.iter().map(|value| value.text.clone()).collect(),
         expires: Utc::now().timestamp().saturating_add(service.config.bucket_key_seconds),
     };
-    let buckets =
-        found.buckets.iter().map(|bucket| view(analysis, dataset, bucket, service.signer.sign(&claim(bucket))?));
+    let buckets = found.buckets.iter().map(|bucket| {
+        let key = service.signer.sign(&claim(bucket))?;
+        if key.len() > KEY_BYTES_MAX {
+            return Err(too_large("the key of a bucket would be too long"));
+        }
+        view(analysis, dataset, bucket, key)
+    });
     let view = AnalysisView { buckets: buckets.collect::<Result<_, Refusal>>()?, truncated: found.truncated };
     let mut pieces = AnswerPieces::default();
     serde_json::to_writer(&mut pieces, &view).map_err(no_json)?;
@@ -155,11 +175,17 @@ pub(crate) async fn analyze(
     Ok(pieces.answer(ClientPace::of(&service, &parts.extensions), service.stop.child_token(), permit))
 }
 
-/// What the answer may take of memory: each bucket has a key, in which the filters of the question stand.
+/// What the values of the buckets may be together.
+fn value_bytes(max_buckets: NonZeroU64) -> u64 {
+    max_buckets.get().saturating_mul(VALUE_BYTES).saturating_add(VALUES_BYTES)
+}
+
+/// What the answer may take of memory: each bucket has a key, in which the filters of the question stand, and its values.
 fn answer_bytes(question: &Question, max_buckets: NonZeroU64) -> u64 {
+    let values = value_bytes(max_buckets).saturating_mul(VALUE_COPIES);
     let filters = serde_json::to_vec(&(&question.r#where, &question.date_range)).unwrap_or_default().len();
     let filters = u64::try_from(filters).unwrap_or(u64::MAX).saturating_mul(FILTER_COPIES);
-    max_buckets.get().saturating_mul(filters.saturating_add(BUCKET_BYTES)).max(ANSWER_BYTES)
+    max_buckets.get().saturating_mul(filters.saturating_add(BUCKET_BYTES)).saturating_add(values)
 }
 
 /// The text of an answer, in pieces: one text that grows would be in memory twice.
@@ -194,6 +220,11 @@ impl AnswerPieces {
         let pieces = stream::iter(self.full.into_iter().map(Ok));
         (fields, Body::new(paced(pieces, length, pace, stop, held))).into_response()
     }
+}
+
+fn too_large(what: &str) -> Refusal {
+    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "buckets_too_large", what)
+        .with_detail("ask for fewer rows with where, or have the analysis group by what is shorter")
 }
 
 fn no_json(_: serde_json::Error) -> Refusal {
@@ -442,10 +473,11 @@ mod tests {
     fn an_answer_reserves_what_its_keys_may_be() {
         let most = NonZeroU64::new(1_000).unwrap();
         let ask = |filters: &str| Question::parse(format!(r#"{{"where":{filters}}}"#).as_bytes()).unwrap();
-        assert_eq!(answer_bytes(&ask("[]"), most), ANSWER_BYTES);
+        let values = 6 * ((1 << 20) + 64_000);
+        assert_eq!(answer_bytes(&ask("[]"), most), values + 768_000 + 27_000);
         let long = "x".repeat(8_000);
         let asked = ask(&format!(r#"[{{"column":"id","op":"=","value":"{long}"}}]"#));
         let bytes = answer_bytes(&asked, most);
-        assert!((24_000_000..26_000_000).contains(&bytes), "{bytes}");
+        assert!((24_000_000..26_000_000).contains(&(bytes - values)), "{bytes}");
     }
 }

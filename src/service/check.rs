@@ -163,6 +163,7 @@ async fn no_buckets(dataset: &Dataset, described: &DescribedRelation, analysis: 
         dimensions: dimensions(dataset, described, analysis).map_err(unknown)?,
         measures: measures(described, analysis).map_err(unknown)?,
         max_buckets: analysis.max_buckets,
+        max_bytes: u64::MAX,
     };
     match dataset.ndjson.source.aggregate(request) {
         Some(aggregated) => Ok(aggregated.await.map(drop)?),

@@ -122,6 +122,7 @@ async fn i13_a_tenant_has_his_own_rows_whatever_he_is_called() {
                 dimensions: vec![dimension],
                 measures: vec![Measure::Count],
                 max_buckets: NonZeroU64::new(10).unwrap(),
+                max_bytes: 1 << 20,
             };
             let found = source.aggregate(request).unwrap().await.unwrap();
             assert_eq!(found.buckets.len(), 1, "{text:?}");
@@ -186,6 +187,7 @@ async fn groups_of_every_type_lead_back_to_their_rows() {
             dimensions: vec![Dimension { column: found.scope.clone(), bucket: None }],
             measures: vec![Measure::Count, Measure::Min(found.scope.clone())],
             max_buckets: NonZeroU64::new(500).unwrap(),
+            max_bytes: 1 << 20,
         };
         let name = &found.scope.name;
         let grouped = source.aggregate(request).unwrap().await.unwrap_or_else(|error| panic!("{name}: {error:?}"));
@@ -232,11 +234,39 @@ async fn groups_of_every_type_lead_back_to_their_rows() {
             dimensions: Vec::new(),
             measures: vec![Measure::Sum(column(&facts, name))],
             max_buckets: NonZeroU64::MIN,
+            max_bytes: 1 << 20,
         };
         let found = source.aggregate(request).unwrap().await.unwrap();
         let expected = server.run(&format!("SELECT toString({sql}) FROM scalars FORMAT TSV")).await;
         assert_eq!(found.buckets[0].measures, [expected.trim()], "{name}");
     }
+}
+
+/// Values are bounded where they are made, and bytes that are no text are the data's fault.
+#[tokio::test]
+async fn values_that_are_too_much_or_no_text_are_told() {
+    let server = clickhouse().await;
+    server.run("CREATE TABLE texts (n UInt64, s String, b String) ENGINE MergeTree ORDER BY n").await;
+    server
+        .run("INSERT INTO texts SELECT number, concat(toString(number), repeat('x', 9000)), unhex('ff') FROM numbers(300)")
+        .await;
+    let (source, shape) = of(&server, "texts");
+    let facts = described(&source, &shape).await;
+    let ask = async |name: &str, measure: Measure, max_bytes: u64| {
+        let request = AggregateRequest {
+            of: ServedRequest { shape: shape.clone(), served: served() },
+            dimensions: vec![Dimension { column: column(&facts, name), bucket: None }],
+            measures: vec![measure],
+            max_buckets: NonZeroU64::new(1_000).unwrap(),
+            max_bytes,
+        };
+        source.aggregate(request).unwrap().await
+    };
+    assert!(ask("s", Measure::Count, 1 << 30).await.unwrap().too_large);
+    assert!(ask("n", Measure::Max(column(&facts, "s")), 1 << 20).await.unwrap().too_large);
+    assert!(ask("n", Measure::Count, 1_000).await.unwrap().too_large);
+    let all = ask("n", Measure::Max(column(&facts, "s")), 1 << 30).await.unwrap();
+    assert_eq!((all.buckets.len(), all.too_large), (300, false));
 }
 
 /// Rows are chosen by types that may be others by then.
@@ -296,6 +326,7 @@ async fn buckets_of_dates_have_all_of_their_rows_and_no_others() {
                 dimensions: vec![Dimension { column: scope.clone(), bucket: Some(unit) }],
                 measures: vec![Measure::Count],
                 max_buckets: NonZeroU64::new(1_000).unwrap(),
+                max_bytes: 1 << 20,
             };
             let grouped = source.aggregate(request).unwrap().await.unwrap();
             let texts: Vec<_> = grouped.buckets.iter().map(|bucket| bucket.dimensions[0].text.clone()).collect();

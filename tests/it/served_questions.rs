@@ -153,6 +153,7 @@ async fn groups_are_those_of_sql_and_lead_back_to_their_rows() {
                 Measure::Max(column("id")),
             ],
             max_buckets: NonZeroU64::new(max_buckets).unwrap(),
+            max_bytes: 1 << 20,
         };
         let measures = "count(*), sum(total), avg(total), min(total), max(id)";
         for (dimensions, grouped) in [

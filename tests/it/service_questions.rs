@@ -244,3 +244,25 @@ async fn a_number_that_groups_rows_keeps_its_digits() {
     }
     service.stop().await;
 }
+
+#[tokio::test]
+async fn an_analysis_has_no_more_memory_than_it_reserves() {
+    let pg = pg(18).await;
+    pg.batch(
+        "create table t (id bigint primary key, long text not null, many text not null, wild text not null, fits text not null);
+        insert into t select i, i || repeat('x', 200000), i || repeat('m', 8000), i || repeat(e'\\x01', 6000),
+            i || case when i < 20 then repeat('é', 6000) else '' end from generate_series(1, 200) i",
+    )
+    .await;
+    let names = ["long", "many", "wild", "fits"];
+    let service = Service::start(&service(&pg, "", &["id", "long", "many", "wild", "fits"], &names)).await;
+    for name in ["long", "many", "wild"] {
+        analyze(&service, name).await.problem(422, "buckets_too_large");
+    }
+    let found = analyze(&service, "fits").await.json();
+    assert_eq!(found["buckets"].as_array().unwrap().len(), 200);
+    for bucket in found["buckets"].as_array().unwrap().iter().step_by(11) {
+        assert_eq!(opened(&service, "fits", bucket).await.text().lines().count(), 1, "{bucket}");
+    }
+    service.stop().await;
+}

@@ -25,6 +25,12 @@ use crate::source::{SourceError, SourceFault};
 /// How the statements of such a question are called, behind what all of ours are called by.
 const ASKING: &str = "question";
 
+/// The server's code for an answer that is larger than it may be.
+const TOO_MANY_BYTES: &str = "396";
+
+/// Bytes of an answer in the server's memory, for each of its values.
+const RESULT_BYTES: u64 = 4;
+
 /// The rows of an answer, as texts.
 type TextRows = Vec<Vec<Option<String>>>;
 
@@ -174,12 +180,16 @@ pub(super) async fn aggregate(
     in_time(request.of.served.statement_timeout, ACTION, async {
         let question = ChQuestion::begin(settings, request.of.clone()).await?;
         let sql = format!("{}{ALL_SHARDS}", scope::aggregate::aggregate(&request, &question.rows().await?)?);
-        let rows = question.ask(ACTION, &sql).await?;
-        let most = usize::try_from(request.max_buckets.get()).unwrap_or(usize::MAX);
-        let truncated = rows.len() > most;
-        let buckets = rows.into_iter().take(most).map(|row| bucket(row, &request));
-        let buckets: Option<Vec<AggregateBucket>> = buckets.collect();
-        Ok(Aggregated { buckets: buckets.ok_or_else(|| unreadable(ACTION))?, truncated })
+        let most = request.max_bytes.saturating_mul(RESULT_BYTES).to_string();
+        let asked = question.session.ask(ACTION, &sql, &[("max_result_bytes", &most)]).await;
+        let rows = match asked {
+            Err(error) if error.code.as_deref() == Some(TOO_MANY_BYTES) => {
+                return Ok(Aggregated { buckets: Vec::new(), truncated: false, too_large: true });
+            }
+            rows => rows?,
+        };
+        let groups = rows.into_iter().map(|row| bucket(row, &request).ok_or_else(|| unreadable(ACTION)));
+        Aggregated::of(groups, &request)
     })
     .await
 }

@@ -2,7 +2,10 @@
 //! groups. Each question is one short transaction on a session that all served runs share.
 
 use std::num::NonZeroU64;
+use std::pin::pin;
 
+use futures_util::TryStreamExt;
+use tokio_postgres::Row;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::catalog::{query, value};
@@ -142,20 +145,34 @@ pub(super) async fn aggregate(source: &Postgres, request: AggregateRequest) -> R
     let planning = planning(source, &request.of).await?;
     let relation = sql::relation(&planning.relation);
     let statement = aggregate::aggregate(&request, &relation, planning.shape.predicate.as_deref())?;
-    let rows = query(&planning.anchor, ACTION, &statement, &[]).await?;
-    planning.anchor.batch(ACTION, "COMMIT").await?;
-    let most = usize::try_from(request.max_buckets.get()).unwrap_or(usize::MAX);
-    let truncated = rows.len() > most;
-    let dimensions = request.dimensions.len();
-    let bucket = |row: &tokio_postgres::Row| {
-        let dimension = |nth: usize| Ok(BucketValue { text: value(row, 2 * nth)?, json: value(row, 2 * nth + 1)? });
-        Ok(AggregateBucket {
-            dimensions: (0..dimensions).map(dimension).collect::<Result<_, SourceError>>()?,
-            measures: (0..request.measures.len())
-                .map(|nth| value(row, 2 * dimensions + nth))
-                .collect::<Result<_, SourceError>>()?,
-        })
+    let reading = async {
+        let none: [(&(dyn ToSql + Sync), Type); 0] = [];
+        let mut rows = pin!(planning.anchor.client().query_typed_raw(&statement, none).await?);
+        let (mut found, mut bytes) = (Aggregated { buckets: Vec::new(), truncated: false, too_large: false }, 0);
+        while let Some(row) = rows.try_next().await? {
+            let bucket = match bucket(&row, &request) {
+                Ok(bucket) => bucket,
+                Err(error) => return Ok(Err(error)),
+            };
+            // What comes behind the last one that is taken is read by nobody.
+            if !found.takes(bucket, &mut bytes, &request) {
+                break;
+            }
+        }
+        Ok(Ok(found))
     };
-    let buckets = rows.iter().take(most).map(bucket).collect::<Result<_, SourceError>>()?;
-    Ok(Aggregated { buckets, truncated })
+    let found = planning.anchor.patiently(ACTION, reading).await??;
+    planning.anchor.batch(ACTION, "COMMIT").await?;
+    Ok(found)
+}
+
+fn bucket(row: &Row, request: &AggregateRequest) -> Result<AggregateBucket, SourceError> {
+    let dimensions = request.dimensions.len();
+    let dimension = |nth: usize| Ok(BucketValue { text: value(row, 2 * nth)?, json: value(row, 2 * nth + 1)? });
+    Ok(AggregateBucket {
+        dimensions: (0..dimensions).map(dimension).collect::<Result<_, SourceError>>()?,
+        measures: (0..request.measures.len())
+            .map(|nth| value(row, 2 * dimensions + nth))
+            .collect::<Result<_, SourceError>>()?,
+    })
 }

@@ -4,7 +4,9 @@ use super::super::types::ChType;
 use super::error::ChScopeError;
 use super::literal::ScopeType;
 use super::predicate::{ChSide, operand};
-use crate::model::{AggregateRequest, BucketUnit, Dimension, Measure, ScopeColumn};
+use crate::model::{
+    AggregateRequest, BUCKET_JSON_CHARS, BUCKET_TEXT_CHARS, BucketUnit, Dimension, Measure, ScopeColumn,
+};
 
 /// The statement of an aggregation over `relation`, which stands behind FROM with its filter: for each dimension the text of
 /// its value and the value as JSON, then for each measure its value as JSON, where NULL is JSON's null; one group more than
@@ -26,7 +28,9 @@ pub(crate) fn aggregate(request: &AggregateRequest, relation: &str) -> Result<St
         .enumerate()
         .flat_map(|(nth, (_, as_json))| {
             let group = name('d', nth);
-            [group.clone(), as_json.of(&group)]
+            // Only texts are long.
+            let text = if *as_json == AsJson::Text { cut(&group, BUCKET_TEXT_CHARS) } else { group.clone() };
+            [text, as_json.of(&group)]
         })
         .chain(measures.iter().enumerate().map(|(nth, (_, as_json))| as_json.of(&name('m', nth))));
     let outer: Vec<String> = outer.collect();
@@ -53,6 +57,8 @@ pub(crate) fn aggregate(request: &AggregateRequest, relation: &str) -> Result<St
 enum AsJson {
     /// As the server writes it.
     Plain,
+    /// The same of a text of any length.
+    Text,
     /// A number, whose digits JSON takes as they are: the server puts wide ones between quotes.
     Digits,
     /// A text that is JSON itself between quotes.
@@ -64,13 +70,18 @@ enum AsJson {
 impl AsJson {
     fn of(self, value: &str) -> String {
         let json = match self {
-            Self::Plain => format!("toJSONString({value})"),
+            Self::Plain | Self::Text => format!("toJSONString({value})"),
             Self::Digits => format!("toString({value})"),
             Self::Quoted => format!("concat('\"', {value}, '\"')"),
             Self::Moment => format!("concat('\"', replaceOne({value}, ' ', 'T'), '+00:00\"')"),
         };
-        format!("if(isNull({value}), 'null', assumeNotNull({json}))")
+        cut(&format!("if(isNull({value}), 'null', assumeNotNull({json}))"), BUCKET_JSON_CHARS)
     }
+}
+
+/// A text that is longer than so many characters, by one of them: the rest is worth no memory.
+fn cut(text: &str, most: usize) -> String {
+    format!("substringUTF8({text}, 1, {})", most.saturating_add(1))
 }
 
 /// The text of a group's value, and how that becomes JSON.
@@ -85,7 +96,8 @@ fn dimension(dimension: &Dimension) -> Result<(String, AsJson), ChScopeError> {
     }
     let value = &side.operand;
     Ok(match side.of.ch_type {
-        ChType::Text | ChType::Bool | ChType::Float32 | ChType::Float64 => (value.clone(), AsJson::Plain),
+        ChType::Text => (value.clone(), AsJson::Text),
+        ChType::Bool | ChType::Float32 | ChType::Float64 => (value.clone(), AsJson::Plain),
         ChType::Integer { .. } | ChType::Decimal { .. } => (value.clone(), AsJson::Digits),
         ChType::DateTime | ChType::DateTime64 { .. } => (format!("toString({value}, 'UTC')"), AsJson::Moment),
         ChType::Date => (format!("toString({value})"), AsJson::Quoted),

@@ -2,7 +2,7 @@
 
 use super::error::ScopeError;
 use super::predicate::{bucketed, operand};
-use crate::model::{AggregateRequest, Dimension, Measure};
+use crate::model::{AggregateRequest, BUCKET_JSON_CHARS, BUCKET_TEXT_CHARS, Dimension, Measure};
 
 /// The statement of an aggregation over `relation`, which stands behind FROM: for each dimension the text of its value and
 /// the value as JSON, then for each measure its value as JSON; one group more than asked for, where there is one.
@@ -22,8 +22,8 @@ pub(crate) fn aggregate(
     let inner: Vec<String> = named("d", &dimensions).into_iter().chain(named("m", &measures)).collect();
     let texts = (0..dimensions.len()).flat_map(|nth| {
         let value = format!("g.d{nth}");
-        let text = format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN pg_catalog.format('%s', {value}) END");
-        [text, json(&value)]
+        let text = cut(&format!("pg_catalog.format('%s', {value})"), BUCKET_TEXT_CHARS);
+        [format!("CASE WHEN {value} IS DISTINCT FROM NULL THEN {text} END"), json(&value)]
     });
     let outer: Vec<String> = texts.chain((0..measures.len()).map(|nth| json(&format!("g.m{nth}")))).collect();
     let places: Vec<String> = (1..=dimensions.len()).map(|place| place.to_string()).collect();
@@ -44,7 +44,12 @@ pub(crate) fn aggregate(
 }
 
 fn json(value: &str) -> String {
-    format!("COALESCE(pg_catalog.to_json({value})::pg_catalog.text, 'null')")
+    cut(&format!("COALESCE(pg_catalog.to_json({value})::pg_catalog.text, 'null')"), BUCKET_JSON_CHARS)
+}
+
+/// A text that is longer than so many characters, by one of them: the rest is worth no memory.
+fn cut(text: &str, most: usize) -> String {
+    format!("pg_catalog.left({text}, {})", most.saturating_add(1))
 }
 
 fn dimension(dimension: &Dimension) -> Result<String, ScopeError> {
