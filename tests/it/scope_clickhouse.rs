@@ -242,6 +242,35 @@ async fn groups_of_every_type_lead_back_to_their_rows() {
     }
 }
 
+/// The server groups floats by their bits, and finds them by their value.
+#[tokio::test]
+async fn floats_that_are_equal_are_one_group() {
+    let server = clickhouse().await;
+    server.run("CREATE TABLE floats (f Float64, g Nullable(Float32)) ENGINE MergeTree ORDER BY tuple()").await;
+    server.run("INSERT INTO floats VALUES (0., 0.), (-0., -0.), (-nan, -nan), (nan, nan), (0.1, 0.1), (2, NULL)").await;
+    let (source, shape) = of(&server, "floats");
+    let facts = described(&source, &shape).await;
+    for (name, expected) in [("f", ["0:2", "0.1:1", "2:1", "nan:2"]), ("g", ["0:2", "0.1:1", "nan:2", ":1"])] {
+        let request = AggregateRequest {
+            of: ServedRequest { shape: shape.clone(), served: served() },
+            dimensions: vec![Dimension { column: column(&facts, name), bucket: None }],
+            measures: vec![Measure::Count],
+            max_buckets: NonZeroU64::new(9).unwrap(),
+            max_bytes: 1 << 20,
+        };
+        let found = source.aggregate(request).unwrap().await.unwrap();
+        let told = found
+            .buckets
+            .iter()
+            .map(|bucket| format!("{}:{}", bucket.dimensions[0].text.clone().unwrap_or_default(), bucket.measures[0]));
+        let mut told: Vec<String> = told.collect();
+        told.sort();
+        let mut expected = expected.map(str::to_owned);
+        expected.sort();
+        assert_eq!(told, expected, "{name}");
+    }
+}
+
 /// Values are bounded where they are made, and bytes that are no text are the data's fault.
 #[tokio::test]
 async fn values_that_are_too_much_or_no_text_are_told() {
@@ -267,6 +296,7 @@ async fn values_that_are_too_much_or_no_text_are_told() {
     assert!(ask("n", Measure::Count, 1_000).await.unwrap().too_large);
     let all = ask("n", Measure::Max(column(&facts, "s")), 1 << 30).await.unwrap();
     assert_eq!((all.buckets.len(), all.too_large), (300, false));
+    assert_eq!(ask("b", Measure::Count, 1 << 20).await.unwrap_err().fault, SourceFault::Data);
 }
 
 /// Rows are chosen by types that may be others by then.

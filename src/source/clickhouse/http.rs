@@ -146,6 +146,10 @@ impl ClickHouseHttp {
         let response = self.send(doing, sql, &all, None).await?;
         let answer = whole(response, doing).await?;
         running.ended();
+        if std::str::from_utf8(&answer).is_err() {
+            let message = format!("{doing}: a text of the answer is not UTF-8");
+            return Err(SourceError::new(SourceFault::Data, message));
+        }
         rows(&answer).ok_or_else(|| {
             SourceError::new(SourceFault::Protocol, format!("{doing}: the server's answer is no text of rows"))
         })

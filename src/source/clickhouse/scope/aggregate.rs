@@ -97,13 +97,21 @@ fn dimension(dimension: &Dimension) -> Result<(String, AsJson), ChScopeError> {
     let value = &side.operand;
     Ok(match side.of.ch_type {
         ChType::Text => (value.clone(), AsJson::Text),
-        ChType::Bool | ChType::Float32 | ChType::Float64 => (value.clone(), AsJson::Plain),
+        ChType::Bool => (value.clone(), AsJson::Plain),
+        // The server groups by bits, and finds by value: both zeros are one value, and every nan is.
+        ChType::Float32 => (format!("toFloat32({})", one_of_equals(value)), AsJson::Plain),
+        ChType::Float64 => (one_of_equals(value), AsJson::Plain),
         ChType::Integer { .. } | ChType::Decimal { .. } => (value.clone(), AsJson::Digits),
         ChType::DateTime | ChType::DateTime64 { .. } => (format!("toString({value}, 'UTC')"), AsJson::Moment),
         ChType::Date => (format!("toString({value})"), AsJson::Quoted),
         // Its zeros at the end are none of its text.
         _ => (format!("toString({value})"), AsJson::Plain),
     })
+}
+
+/// The same float for all that are equal.
+fn one_of_equals(value: &str) -> String {
+    format!("if(isNaN({value}), nan, {value} + 0)")
 }
 
 /// The first moment of the bucket that a value falls into, as text: the server's own functions for it know only the days of
