@@ -21,6 +21,10 @@ const PATTERN_CHARS_MAX: usize = 256;
 /// Columns that rows are ordered by.
 const ORDER_COLUMNS_MAX: usize = 4;
 
+/// The SQLSTATEs of a text that is no value of its type: how it is written, a number, dates and offsets beyond what there is.
+/// ClickHouse reads no text of a caller.
+const VALUE_CODES: [&str; 6] = ["22P02", "22003", "22007", "22008", "22009", "22023"];
+
 /// The two formats of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
@@ -106,10 +110,12 @@ impl Question {
         parsed(body)
     }
 
-    /// What a failure is, where a filter may be the cause: the dataset without filters was described, so that a statement
-    /// that the database rejects has a value in it that is none of its column's type.
+    /// What a failure is, where the value of a filter may be the cause: the database could not read it as one of its column's
+    /// type. All else that it rejects is the operator's, whose expressions meet other rows each time.
     pub(crate) fn blamed(&self, refusal: Refusal) -> Refusal {
-        if refusal.code != "source_rejected" || self.r#where.is_empty() {
+        let of_value = refusal.source_code.as_deref().is_some_and(|code| VALUE_CODES.contains(&code));
+        let has_value = self.r#where.iter().any(|filter| filter.value.is_some() || filter.values.is_some());
+        if refusal.code != "source_rejected" || !of_value || !has_value {
             return refusal;
         }
         let detail = "a value is none of its column's type, or is out of its range";

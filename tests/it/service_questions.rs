@@ -266,3 +266,21 @@ async fn an_analysis_has_no_more_memory_than_it_reserves() {
     }
     service.stop().await;
 }
+
+/// What an operator's expression does to a row is no fault of who asks for the row.
+#[tokio::test]
+async fn a_filter_is_blamed_for_its_own_value_alone() {
+    let pg = pg(18).await;
+    pg.batch("create table t (id bigint primary key, q int not null); insert into t values (1, 0), (2, 5)").await;
+    let columns = ["id", "q", "share = { expr = \"100 / q\" }"];
+    let service = Service::start(&service(&pg, "", &columns, &["share"])).await;
+    let ask = |column: &str, value: &str| json!({"columns": ["id", "share"], "where": [{"column": column, "op": "=", "value": value}]});
+    export(&service, &ask("q", "0")).await.problem(502, "source_rejected");
+    let body = r#"{"where":[{"column":"id","op":"<","value":9}]}"#;
+    service.post("k", "/v1/analyze/t/share", body, "").await.problem(502, "source_rejected");
+    for value in ["zero", "99999999999"] {
+        export(&service, &ask("q", value)).await.problem(400, "invalid_request");
+    }
+    assert_eq!(export(&service, &ask("q", "5")).await.text(), "{\"id\":2,\"share\":20}\n");
+    service.stop().await;
+}
