@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Path, Request, State};
@@ -27,6 +28,12 @@ const COUNTED_ROWS_MAX: u64 = 1_000_000;
 
 /// Rows that a stream sends in a minute, roughly, over a usual network.
 const ROWS_A_MINUTE: u64 = 2_000_000;
+
+/// What of the time for an answer is left for the database's statistics.
+const ASKING_STATISTICS: Duration = Duration::from_secs(3);
+
+/// However short that time is, so long rows are counted.
+const COUNTING_TIME_MIN: Duration = Duration::from_secs(1);
 
 /// The answer.
 #[derive(Debug, PartialEq, Serialize, ToSchema)]
@@ -87,15 +94,22 @@ pub(crate) async fn counted(
     let counting = |described: Arc<DescribedRelation>| {
         async move {
             let scope = question.scope(dataset, &described, caller, bucket)?;
-            let request = about(dataset, caller, &scope)?;
+            let mut request = about(dataset, caller, &scope)?;
+            let first_page = service.config.limits.first_page;
+            request.served.statement_timeout = counting_time(request.served.statement_timeout, first_page);
             let nobody = || Refusal::of_export(&ExportError::internal("the source counts nothing"));
             let counting = count(dataset, request, up_to).ok_or_else(nobody)?;
-            let counted = timeout(service.config.limits.first_page, counting).await.map_err(|_| too_slow())?;
+            let counted = timeout(first_page, counting).await.map_err(|_| too_slow())?;
             counted.map_err(|error| told(&error.into(), &dataset.name))
         }
         .boxed()
     };
     service.by_description(dataset, counting).await.map_err(|refusal| question.blamed(refusal))
+}
+
+/// How long rows are counted: statistics are asked for behind that, before nobody waits for the answer any more.
+fn counting_time(statement: Duration, first_page: Duration) -> Duration {
+    statement.min(first_page.saturating_sub(ASKING_STATISTICS)).max(COUNTING_TIME_MIN)
 }
 
 /// How long so many rows take.
@@ -137,5 +151,11 @@ mod tests {
             assert_eq!((view.kind, view.will_truncate), (kind, will_truncate), "{counted:?} {max_rows:?}");
         }
         assert_eq!(EstimateView::of(CountedRows::Exact(2_000_001), None).estimated_minutes, 2);
+    }
+
+    #[test]
+    fn statistics_are_asked_for_before_nobody_waits_any_more() {
+        let time = |first_page| counting_time(Duration::from_secs(30), Duration::from_secs(first_page)).as_secs();
+        assert_eq!([20, 60, 4, 3, 1].map(time), [17, 30, 1, 1, 1]);
     }
 }
