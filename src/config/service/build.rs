@@ -282,6 +282,16 @@ impl Builder<'_> {
         {
             self.wrong(format!("{place}: date_column {column:?} is none of its columns"), "add it to them");
         }
+        if entry.csv_header.as_deref() == Some("labels") {
+            let mut headers = BTreeMap::new();
+            for (name, column) in &entry.columns {
+                let header = column.label.as_ref().unwrap_or(name);
+                if let Some(other) = headers.insert(header, name) {
+                    let what = format!("{place}: columns {other:?} and {name:?} have one header in CSV, {header:?}");
+                    self.wrong(what, "give one of them another label");
+                }
+            }
+        }
         let typed = |entry: &ColumnEntry| DatasetColumn {
             label: entry.label.clone(),
             expr: entry.expr.clone(),

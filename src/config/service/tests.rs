@@ -161,6 +161,12 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ("{tenant}", "7", "write {tenant} in it once"),
         ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
         ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
+        (
+            "[dataset.orders]",
+            "[dataset.labelled]\ntable = \"t\"\ncsv_header = \"labels\"\n[dataset.labelled.columns]\na = { label = \"b\" }\n\
+            b = {}\n[dataset.orders]",
+            "dataset.labelled: columns \"a\" and \"b\" have one header in CSV, \"b\"",
+        ),
         ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
         ("[dataset.orders]", "[jobs]\nworkers = 0\n[dataset.orders]", "jobs.workers is 0"),
         ("[dataset.orders]", "[jobs]\nattempts = 0\n[dataset.orders]", "a limit of 0 in [jobs] lets nothing run"),
