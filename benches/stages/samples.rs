@@ -91,6 +91,7 @@ pub(crate) fn column(name: &str, pg_type: PgType) -> ColumnFacts {
         not_null: true,
         comparison: Some(Comparison::default()),
         byte_ordered: false,
+        bytes_equal: true,
         statistics: ColumnStatistics::default(),
     }
 }
