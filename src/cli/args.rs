@@ -216,12 +216,9 @@ fn resume() -> Command {
         .after_help(RESUME_EXAMPLES)
         .arg(dest())
         .arg(single_file())
-        .arg(
-            Arg::new("allow_mixed_snapshot")
-                .long("allow-mixed-snapshot")
-                .action(ArgAction::SetTrue)
-                .help("where the run's snapshot is gone, read the rest of a run that is split by key under a new one"),
-        )
+        .arg(Arg::new("allow_mixed_snapshot").long("allow-mixed-snapshot").action(ArgAction::SetTrue).help(
+            "where the run's snapshot is gone, read the rest of a run that is split by key under a new one",
+        ))
         .arg(Arg::new("unfinished").long("unfinished").action(ArgAction::SetTrue).help(
             "where no run is unfinished, end with 2 instead of reporting the export that stands: a script begins one then",
         ))

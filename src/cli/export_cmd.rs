@@ -27,7 +27,7 @@ use crate::model::{Compression, ExportErrorKind, Format, FormatOptions, Plan, Ta
 
 pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8 {
     if matches.get_flag("dry_run") {
-        return plan(matches, context).await;
+        return Box::pin(plan(matches, context)).await;
     }
     let (mut request, options) = match config::load(args::flags(matches), &context.environment, true) {
         Ok(loaded) => loaded,
@@ -51,16 +51,21 @@ pub(super) async fn export(matches: &ArgMatches, context: &CommandContext) -> u8
         request.external = Some(engine::line(options.stdin));
     }
     let facts = facts(&request, &options);
-    with_metrics(&front, &options, async {
-        session::export(&front, &facts, |events, cancel| export::run(request, events, cancel)).await
-    })
-    .await
+    let run = session::export(&front, &facts, |events, cancel| export::run(request, events, cancel));
+    Box::pin(with_metrics(&front, &options, run)).await
 }
 
 /// Tells every mistake of the options; a file that has one may say too how that is told.
 fn refused(errors: &ConfigErrors, matches: &ArgMatches, context: &CommandContext) -> u8 {
     match config::load_front(args::flags(matches), &context.environment) {
-        Ok(options) => refuse(errors, &front(&options, context).reporter, &context.screen),
+        Ok(options) => {
+            let mut reporter = front(&options, context).reporter;
+            // Standard output is for data as soon as the command line says so.
+            if context.reporter.place == ReportPlace::Stderr {
+                reporter.place = ReportPlace::Stderr;
+            }
+            refuse(errors, &reporter, &context.screen)
+        }
         Err(_) => context.refuse(errors),
     }
 }

@@ -266,7 +266,7 @@ fn unparsed(error: &clap::Error, reporter: &Reporter, screen: &Screen) -> u8 {
 async fn run(name: &str, matches: &ArgMatches, context: &CommandContext) -> u8 {
     match name {
         "export" => Box::pin(export_cmd::export(matches, context)).await,
-        "plan" => export_cmd::plan(matches, context).await,
+        "plan" => Box::pin(export_cmd::plan(matches, context)).await,
         "run" => run_cmd::run(matches, context).await,
         "resume" => resume_cmd::resume(matches, context).await,
         "pull" => pull_cmd::pull(matches, context).await,

@@ -157,7 +157,9 @@ fn a_text_object_that_stands_alone_is_one_frame() {
             let (parts, _) = part(&options, &columns, &batches);
             let mut encoder = encoder(&options, &columns, false).unwrap();
             let mut object = Vec::new();
-            batches.iter().for_each(|batch| encoder.encode(batch, &mut object).unwrap());
+            for batch in &batches {
+                encoder.encode(batch, &mut object).unwrap();
+            }
             let summary = encoder.finish(&mut object).unwrap();
             let mut first = String::new();
             match options.compression {

@@ -51,13 +51,11 @@ pub(super) async fn check_planned(
             None => unknown.push(&run.request),
         }
     }
-    match beside {
-        Some(beside) => check(&known, unknown.into_iter().chain(beside)).await,
-        None => {
-            tell_of_idle(known);
-            Ok(())
-        }
+    if let Some(beside) = beside {
+        return check(&known, unknown.into_iter().chain(beside)).await;
     }
+    tell_of_idle(known);
+    Ok(())
 }
 
 /// Refuses a run that goes on where a rule was for a column that is called otherwise now, or is gone.

@@ -36,6 +36,7 @@ use crate::store::{Destination, Journal, Take};
 
 /// What is to be resumed.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own, and any may be given with any")]
 pub struct ResumeRequest {
     /// Where the run reads.
     pub source: Arc<dyn Source>,

@@ -128,12 +128,12 @@ pub(crate) async fn analyze(
     let asked = asked.unwrap_or_default();
     let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
     let permit = service.limits.stream(&caller.owner(), answer_bytes(&question, analysis.max_buckets)).await?;
-    let (state, asker, filters) = (&service, &caller, &question);
+    let (state, whom, filters) = (&service, &caller, &question);
     let ask = |described: Arc<DescribedRelation>| {
         async move {
-            let scope = filters.scope(dataset, &described, asker, &[])?;
+            let scope = filters.scope(dataset, &described, whom, &[])?;
             let request = AggregateRequest {
-                of: about(dataset, asker, &scope)?,
+                of: about(dataset, whom, &scope)?,
                 dimensions: dimensions(dataset, &described, analysis)?,
                 measures: measures(&described, analysis)?,
                 max_buckets: analysis.max_buckets,

@@ -28,8 +28,7 @@ pub(super) fn all_there(except: &[String], pattern: &str, meant: &[&ListedRelati
     let is_idle = |except: &&String| !glob::is_pattern(except) && !meant.iter().any(|relation| means(except, relation));
     let Some(except) = except.iter().find(is_idle) else { return Ok(()) };
     let name = |relation: &&ListedRelation| {
-        let schema = except.contains('.').then(|| format!("{}.", relation.schema)).unwrap_or_default();
-        schema + &relation.name
+        if except.contains('.') { format!("{}.{}", relation.schema, relation.name) } else { relation.name.clone() }
     };
     let names: Vec<String> = meant.iter().map(name).collect();
     let known = || names.iter().map(String::as_str);

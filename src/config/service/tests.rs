@@ -161,12 +161,6 @@ fn mistakes_have_their_line_and_the_nearest_word() {
         ("{tenant}", "7", "write {tenant} in it once"),
         ("tenant = \"7\"", "tenant = \" \"", "tenant is empty"),
         ("[dataset.orders]", "[dataset.orders]\ndate_column = \"at\"", "date_column \"at\" is none of its columns"),
-        (
-            "[dataset.orders]",
-            "[dataset.labelled]\ntable = \"t\"\ncsv_header = \"labels\"\n[dataset.labelled.columns]\na = { label = \"b\" }\n\
-            b = {}\n[dataset.orders]",
-            "dataset.labelled: columns \"a\" and \"b\" have one header in CSV, \"b\"",
-        ),
         ("[dataset.orders]", "[dataset.orders]\nread_mode = \"fast\"", "dataset.orders: --read-mode is \"fast\""),
         ("[dataset.orders]", "[jobs]\nworkers = 0\n[dataset.orders]", "jobs.workers is 0"),
         ("[dataset.orders]", "[jobs]\nattempts = 0\n[dataset.orders]", "a limit of 0 in [jobs] lets nothing run"),
@@ -194,6 +188,14 @@ fn mistakes_have_their_line_and_the_nearest_word() {
     ] {
         mistaken(from, to, expected);
     }
+}
+
+#[test]
+fn no_two_columns_have_one_header() {
+    let labelled = "[dataset.labelled]\ntable = \"t\"\ncsv_header = \"labels\"\n[dataset.labelled.columns]\n\
+        a = { label = \"b\" }\nb = {}\n[dataset.orders]";
+    let expected = "dataset.labelled: columns \"a\" and \"b\" have one header in CSV, \"b\"";
+    mistaken("[dataset.orders]", labelled, expected);
 }
 
 /// OpenSandbox#821: of two entries with one digest the last one won, and its tenant's rows went to both.

@@ -35,12 +35,11 @@ impl ChPlanning<'_> {
             scoped.columns.iter().filter_map(|column| Some((column.name.clone(), column.sql.clone()?))).collect();
         let mut made = self.made_columns(&made, &described.relation).await?.into_iter();
         for column in &scoped.columns {
-            let now = match &column.sql {
-                Some(_) => made.next().map(|facts| facts.type_name),
-                None => {
-                    let found = described.columns.iter().find(|facts| facts.name == column.name);
-                    found.map(|facts| facts.type_name.clone())
-                }
+            let now = if column.sql.is_some() {
+                made.next().map(|facts| facts.type_name)
+            } else {
+                let found = described.columns.iter().find(|facts| facts.name == column.name);
+                found.map(|facts| facts.type_name.clone())
             };
             if now.as_ref() != Some(&column.type_name) {
                 let message = format!("column {} has another type than when its rows were chosen", column.name);

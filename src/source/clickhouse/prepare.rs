@@ -178,9 +178,7 @@ impl ChPlanning<'_> {
         let capped = work.cap.as_ref();
         if capped.is_some_and(|cap| cap.max_rows.is_some()) || self.request.single || served {
             self.as_one(&mut plan, &facts, &sorting_key)?;
-            if served {
-                plan.threads = threads.min(served_rows::THREADS);
-            }
+            plan.threads = if served { threads.min(served_rows::THREADS) } else { threads };
             return Ok(plan);
         }
         plan.cap.tier = capped.and_then(|cap| cap.tier.clone());

@@ -221,7 +221,7 @@ pub(super) async fn claim(
     let (worker, lease, per_tenant) = (kept(worker), span(limits.lease), i64::from(limits.per_tenant));
     let patience = span(served.patience);
     let [datasets, tiers, destinations] = [&served.datasets, &served.tiers, &served.destinations]
-        .map(|names| serde_json::Value::from_iter(names.iter().map(|name| kept(name))).to_string());
+        .map(|names| names.iter().map(|name| kept(name)).collect::<serde_json::Value>().to_string());
     let mut values = vec![text(&worker), number(&lease), number(&per_tenant), number(&patience)];
     values.extend([text(&datasets), text(&tiers), text(&destinations)]);
     first(transaction, &claim, &values).await
