@@ -210,10 +210,11 @@ async fn enter(
         Box::pin(Meaning::of(lock, shape)),
         Box::pin(finding),
     );
-    let (server, session) = server::identified(lock, begun.and(facts)?, work).await?;
+    let (mut server, session) = begun.and(facts)?;
     sessions.pin(&session.search_path, &session.date_style);
     let meaning = meaning?.seen_by(session);
     if found.as_ref().is_none_or(Result::is_ok) {
+        server::identify(lock, &mut server, work).await?;
         warn_of_replay(lock, &server, work).await?;
     }
     Ok((server, meaning, found))

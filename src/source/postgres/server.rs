@@ -34,6 +34,9 @@ pub struct ServerFacts {
     /// `system_identifier` of the cluster, which its standbys have too; `None` where the role may not know it.
     #[serde(default)]
     pub system_identifier: Option<String>,
+    /// Whether the role may be told it.
+    #[serde(skip)]
+    pub may_identify: bool,
 }
 
 impl ServerFacts {
@@ -60,8 +63,6 @@ pub(super) struct SessionFacts {
     pub(super) date_style: String,
     /// What was set for it from outside.
     pub(super) settings: SettingDigests,
-    /// Whether the role may know which cluster it is.
-    pub(super) may_identify: bool,
 }
 
 /// Asks for all of them in one statement.
@@ -101,6 +102,7 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         lock_entries,
         database: Some((value(row, 9)?, value(row, 10)?)),
         system_identifier: None,
+        may_identify: value(row, 11)?,
     };
     if facts.version_num < 140_000 {
         let message = format!("PostgreSQL {} is too old: 14 is the oldest that is supported", facts.version);
@@ -112,31 +114,32 @@ pub(super) async fn facts(session: &Session) -> Result<(ServerFacts, SessionFact
         schemas => schemas.iter().map(|schema| identifier(schema)).collect::<Vec<_>>().join(", "),
     };
     let (role, date_style, settings) = (value(row, 7)?, value(row, 8)?, settings?);
-    Ok((facts, SessionFacts { role, search_path, date_style, settings, may_identify: value(row, 11)? }))
+    Ok((facts, SessionFacts { role, search_path, date_style, settings }))
 }
 
-/// Asks which cluster it is, where that is to be told. Nothing else may be on its way in the transaction: a server that is
-/// only like PostgreSQL may refuse, and nobody else's question is to fail with this one.
+/// Asks which cluster it is, where that is to be told. The transaction must stand, and nothing else may be on its way in it: a
+/// server that is only like PostgreSQL may refuse, and nobody else's question is to fail with this one.
 ///
 /// # Errors
 /// The session is lost.
 ///
 /// # Cancel safety
 /// Dropped, it leaves the session in a subtransaction.
-pub(super) async fn identified(
+pub(super) async fn identify(
     session: &Session,
-    (mut server, facts): (ServerFacts, SessionFacts),
+    server: &mut ServerFacts,
     work: &WorkOptions,
-) -> Result<(ServerFacts, SessionFacts), SourceError> {
+) -> Result<(), SourceError> {
     const ACTION: &str = "asking which cluster this is";
     // What is served has no manifest.
-    if facts.may_identify && work.served.is_none() {
-        let asked = closed("SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s");
-        let sql = format!("SAVEPOINT outhaul_which; {asked}; RELEASE SAVEPOINT outhaul_which");
-        match session.batch_value(ACTION, &sql).await {
-            Ok(identifier) => server.system_identifier = identifier,
-            Err(_) => session.batch(ACTION, "ROLLBACK TO SAVEPOINT outhaul_which").await?,
-        }
+    if !server.may_identify || work.served.is_some() {
+        return Ok(());
     }
-    Ok((server, facts))
+    let asked = closed("SELECT s.system_identifier::text FROM pg_catalog.pg_control_system() s");
+    let sql = format!("SAVEPOINT outhaul_which; {asked}; RELEASE SAVEPOINT outhaul_which");
+    match session.batch_value(ACTION, &sql).await {
+        Ok(identifier) => server.system_identifier = identifier,
+        Err(_) => session.batch(ACTION, "ROLLBACK TO SAVEPOINT outhaul_which").await?,
+    }
+    Ok(())
 }

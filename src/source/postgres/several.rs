@@ -117,7 +117,8 @@ async fn attempt(
     let lock = sessions.get().await?;
     let role = format!("{application}/locks");
     let (entered, facts) = tokio::join!(begin_transaction(&lock, Begin::Latest, &role), server::facts(&lock));
-    let (server, facts) = server::identified(&lock, entered.and(facts)?, &work).await?;
+    let (mut server, facts) = entered.and(facts)?;
+    server::identify(&lock, &mut server, &work).await?;
     sessions.pin(&facts.search_path, &facts.date_style);
     warn_of_replay(&lock, &server, &work).await?;
     let keep = requests.iter().any(|request| request.keep);
