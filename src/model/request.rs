@@ -39,7 +39,7 @@ pub struct ShapeOptions {
     pub allow_rls: bool,
     /// What the predicate was made of, where a service made it. No record has it: jobs of a service are not resumed.
     #[serde(skip)]
-    pub scoped: Option<ScopedPredicate>,
+    pub scoped: Option<Box<ScopedPredicate>>,
 }
 
 impl ShapeOptions {

@@ -128,12 +128,12 @@ pub(crate) async fn analyze(
     let asked = asked.unwrap_or_default();
     let question = Question { r#where: asked.r#where, date_range: asked.date_range, ..Question::default() };
     let permit = service.limits.stream(&caller.owner(), answer_bytes(&question, analysis.max_buckets)).await?;
-    let (state, whom, filters) = (&service, &caller, &question);
+    let (state, whose, filters) = (&service, &caller, &question);
     let ask = |described: Arc<DescribedRelation>| {
         async move {
-            let scope = filters.scope(dataset, &described, whom, &[])?;
+            let scope = filters.scope(dataset, &described, whose, &[])?;
             let request = AggregateRequest {
-                of: about(dataset, whom, &scope)?,
+                of: about(dataset, whose, &scope)?,
                 dimensions: dimensions(dataset, &described, analysis)?,
                 measures: measures(&described, analysis)?,
                 max_buckets: analysis.max_buckets,

@@ -25,7 +25,7 @@ pub(crate) fn scope_into(
     scope: &RowScope,
 ) -> Result<(), Refusal> {
     shape.predicate = dataset.ndjson.source.predicate(scope).map_err(|error| refused(&error))?;
-    shape.scoped = Some(scope.made_of());
+    shape.scoped = Some(Box::new(scope.made_of()));
     if let (Some(TenantRule::Setting(setting)), Some(tenant)) = (&dataset.tenant, tenant_of(dataset, caller)?) {
         served.settings.push((setting.clone(), tenant));
     }

@@ -314,10 +314,10 @@ async fn a_column_of_another_type_is_told() {
         assert_eq!(counted(&source, &shape, &scope).await, 0);
         server.run("ALTER TABLE ev MODIFY COLUMN day DateTime SETTINGS mutations_sync = 2").await;
         shape.predicate = source.predicate(&scope).unwrap();
-        shape.scoped = Some(ScopedPredicate {
+        shape.scoped = Some(Box::new(ScopedPredicate {
             columns: scope.conditions.iter().map(|condition| condition.column.clone()).collect(),
             texts: Vec::new(),
-        });
+        }));
         let request = ServedRequest { shape: shape.clone(), served: served() };
         let refused = source.estimate(request, NonZeroU64::MIN).unwrap().await.unwrap_err();
         assert_eq!(refused.fault, SourceFault::SchemaChanged);

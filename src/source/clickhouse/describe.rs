@@ -24,7 +24,7 @@ pub(super) struct ChDescribed {
 impl ChPlanning<'_> {
     pub(super) async fn described(&self) -> Result<ChDescribed, SourceError> {
         let described = self.looked_up().await?;
-        self.same_types(&described).await?;
+        Box::pin(self.same_types(&described)).await?;
         Ok(described)
     }
 
@@ -35,13 +35,9 @@ impl ChPlanning<'_> {
             scoped.columns.iter().filter_map(|column| Some((column.name.clone(), column.sql.clone()?))).collect();
         let mut made = self.made_columns(&made, &described.relation).await?.into_iter();
         for column in &scoped.columns {
-            let now = if column.sql.is_some() {
-                made.next().map(|facts| facts.type_name)
-            } else {
-                let found = described.columns.iter().find(|facts| facts.name == column.name);
-                found.map(|facts| facts.type_name.clone())
-            };
-            if now.as_ref() != Some(&column.type_name) {
+            let stored = || described.columns.iter().find(|facts| facts.name == column.name).cloned();
+            let now = if column.sql.is_some() { made.next() } else { stored() };
+            if now.map(|facts| facts.type_name).as_ref() != Some(&column.type_name) {
                 let message = format!("column {} has another type than when its rows were chosen", column.name);
                 return Err(SourceError::new(SourceFault::SchemaChanged, message));
             }

@@ -36,7 +36,7 @@ pub(super) async fn describe(
 ) -> Result<Described, SourceError> {
     let (shape, now) = fixed_now::fix(anchor, shape, found).await?;
     let mut relation = describe_relation(anchor, &shape, found, tree).await?;
-    same_types(anchor, &shape, &relation).await?;
+    Box::pin(same_types(anchor, &shape, &relation)).await?;
     relation.reading = read_facts::facts(anchor, &shape, found, tree, &relation).await?;
     if relation.reading.whole_rows {
         relation.leaves.clear();
