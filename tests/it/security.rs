@@ -408,6 +408,10 @@ async fn the_exporter_s_policy_is_enough_and_each_action_is_needed() {
     }
     let without_list = outhaul(["verify", &dest]).envs(s3.env_of("without-ListBucket-")).run().await.expect(20);
     assert!(without_list.stderr.contains("s3:ListBucket"), "{}", without_list.stderr);
+    // Whoever may not list finds nothing among the parts, and exports.
+    let (s3_unlisted, run) = export("without-ListBucket-", "dest/", &[]).await;
+    run.expect(0);
+    assert_eq!(s3_unlisted.list("dest/data").await.len(), 1);
 
     // Replacing removes the parts of the old export, which is the cleaner's right.
     let replace = ["--table", "t", "--format", "csv", "--on-existing", "replace"];
