@@ -22,7 +22,7 @@ fn night(server: &ClickHouse, head: &str) -> Night {
     let one = |name: &str, what: &str| format!("[[export]]\nname = \"{name}\"\n{what}\nto = \"ROOT/{name}\"\n");
     let database = &server.database;
     let exports = [
-        format!("[[export]]\ntable = \"{database}.*\"\nexcept = [\"{database}.b\"]\nto = \"ROOT/{{table}}\"\n"),
+        format!("[[export]]\ntable = \"{database}.*\"\nexcept = [\"{database}.b*\"]\nto = \"ROOT/{{table}}\"\n"),
         one("some", &format!("table = \"{database}.b\"\nwhere = \"id < 5\"\nformat = \"csv\"")),
         one("own", "query = \"SELECT * FROM b ORDER BY id FORMAT JSONEachRow\""),
     ];

@@ -171,6 +171,8 @@ pub(crate) fn comparable(mut manifest: Value) -> Value {
     for field in ["run_id", "nonce", "created_at", "finished_at"] {
         manifest[field].take();
     }
+    // Hashed with the run's id.
+    manifest["source"]["identity"].take();
     for part in manifest["parts"].as_array_mut().unwrap() {
         for field in ["path", "url", "attempt", "started_at", "finished_at"] {
             part[field].take();

@@ -202,7 +202,7 @@ impl FakeClickHouse {
     /// The statements that came, but for those about the server itself, each with its path.
     pub(crate) fn statements(&self) -> Vec<(String, String)> {
         let seen = self.shared.seen.lock().unwrap().clone();
-        seen.into_iter().filter(|(_, sql)| !sql.contains("system.settings") && !is_of_tables(sql)).collect()
+        seen.into_iter().filter(|(_, sql)| !sql.contains("system.settings") && !is_of_itself(sql)).collect()
     }
 
     /// The ids of the queries that were to be killed.
@@ -216,9 +216,9 @@ impl FakeClickHouse {
     }
 }
 
-/// Whether a statement asks what tables there are.
-fn is_of_tables(sql: &str) -> bool {
-    sql.contains("FROM system.tables WHERE database IN")
+/// Whether a statement asks what tables there are, or which server it is: it has no tables, and no id.
+fn is_of_itself(sql: &str) -> bool {
+    sql.contains("FROM system.tables WHERE database IN") || sql.contains("serverUUID()")
 }
 
 async fn serve(socket: TcpStream, shared: &FakeState) -> std::io::Result<()> {
@@ -261,8 +261,8 @@ impl FakeState {
             }
             return Scripted::bare(facts.as_bytes());
         }
-        // It has no tables, nor queries that run.
-        if sql.starts_with("KILL ") || is_of_tables(sql) {
+        // It has no queries that run, either.
+        if sql.starts_with("KILL ") || is_of_itself(sql) {
             return Scripted::bare(b"");
         }
         if sql.contains("system.query_log") {

@@ -22,22 +22,24 @@ pub(super) fn means(pattern: &str, relation: &ListedRelation) -> bool {
     glob::means(pattern, if pattern.contains('.') { &whole } else { &relation.name })
 }
 
-/// Refuses a name of `except` that no table has. A pattern may mean nothing tonight; where a name is wrong, what it stands
-/// for goes out.
+/// Refuses a name of `except` that no table has and one nearly has: what it stands for would go out. Where none is near, the
+/// table is gone, and the others are exported.
 pub(super) fn all_there(except: &[String], pattern: &str, meant: &[&ListedRelation]) -> Result<(), (String, String)> {
     let is_idle = |except: &&String| !glob::is_pattern(except) && !meant.iter().any(|relation| means(except, relation));
-    let Some(except) = except.iter().find(is_idle) else { return Ok(()) };
-    let name = |relation: &&ListedRelation| {
-        if except.contains('.') { format!("{}.{}", relation.schema, relation.name) } else { relation.name.clone() }
-    };
-    let names: Vec<String> = meant.iter().map(name).collect();
-    let known = || names.iter().map(String::as_str);
-    let near = known().find(|name| name.eq_ignore_ascii_case(except)).or_else(|| nearest(except, known()));
-    let hint = near.map_or_else(
-        || "take it out of except, or correct it: `outhaul ls` shows what there is".to_owned(),
-        |near| format!("did you mean {near}? Capitals count where there is no * or ?"),
-    );
-    Err((format!("except names {except:?}, which is no table that {pattern:?} means"), hint))
+    for except in except.iter().filter(is_idle) {
+        let schema = |relation: &ListedRelation| {
+            if except.contains('.') { format!("{}.", relation.schema) } else { String::new() }
+        };
+        let names: Vec<String> = meant.iter().map(|relation| schema(relation) + &relation.name).collect();
+        let known = || names.iter().map(String::as_str);
+        let what = format!("except names {except:?}, which is no table that {pattern:?} means");
+        let near = known().find(|name| name.eq_ignore_ascii_case(except)).or_else(|| nearest(except, known()));
+        if let Some(near) = near {
+            return Err((what, format!("did you mean {near}? Capitals count where there is no * or ?")));
+        }
+        tracing::warn!("{what}: take it out of except, or correct it");
+    }
+    Ok(())
 }
 
 /// Those that are wanted, and what the others ask for.
