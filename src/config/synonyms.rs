@@ -3,8 +3,8 @@
 use super::options::{OPTIONS, nearest};
 
 /// The flags of a run that are no options: no variable stands for them.
-pub(crate) const FLAGS_ALONE: [&str; 8] =
-    ["dry_run", "verbose", "quiet", "only", "except", "schema", "take_over", "allow_mixed_snapshot"];
+pub(crate) const FLAGS_ALONE: [&str; 9] =
+    ["dry_run", "verbose", "quiet", "only", "except", "schema", "take_over", "allow_mixed_snapshot", "unfinished"];
 
 /// Words that people try, and what to write instead.
 pub(crate) const SYNONYMS: &[(&[&str], &str)] = &[

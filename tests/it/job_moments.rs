@@ -12,8 +12,9 @@ use crate::support::pg::pg;
 use crate::support::run::{Stop, outhaul};
 use crate::support::s3::s3;
 
-/// Requests to an object store that each further export of a job may take.
-const REQUESTS_MOST: usize = 36;
+/// Requests to an object store that each further export of a job may take. Two of them list what stands among the parts: before
+/// the first read and before the commit.
+const REQUESTS_MOST: usize = 38;
 
 /// The snapshots that the manifests of some tables name.
 fn snapshots(night: &Night, tables: &[&str]) -> BTreeSet<String> {

@@ -14,7 +14,7 @@ use super::catalog::{CatalogRelation, TreeNode, query, value};
 use super::closed::closed;
 use super::connect::Session;
 use super::fixed_now::texts;
-use super::outer_settings::outer_settings;
+use super::outer_settings::outer_settings_now;
 use super::server::SessionFacts;
 use crate::base::failpoint;
 use crate::model::{RelationKind, ShapeOptions};
@@ -140,7 +140,7 @@ impl Meaning {
         }
         self.check_role(session).await?;
         match &self.settings {
-            Some(began) if !failpoint::off("outer-settings") => outer_settings(session).await?.same_as(began),
+            Some(began) if !failpoint::off("outer-settings") => outer_settings_now(session).await?.same_as(began),
             _ => Ok(()),
         }
     }

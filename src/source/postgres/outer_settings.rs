@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use tokio_postgres::Row;
+
 use super::catalog::{query, value};
 use super::closed::closed;
 use super::connect::Session;
@@ -64,7 +66,20 @@ const HARMLESS: [&str; 48] = [
     "password_encryption",
 ];
 
-/// What is set of the session's user, database and client, as far as rows may depend on it.
+/// `name=value` of what is set. Names that no module knows stand in no list of the server's, and are looked for where they are
+/// set: of two the later wins.
+const SET: &str = "SELECT s.name::text || '=' || COALESCE(s.setting, '')::text, false AS by_role, false AS of_role, false AS of_database \
+        FROM pg_catalog.pg_show_all_settings() s \
+        WHERE s.source = ANY ('{client,user,database,\"database user\"}'::text[]) \
+    UNION ALL SELECT c.entry, true, d.setrole <> 0::oid, d.setdatabase <> 0::oid \
+        FROM pg_catalog.pg_db_role_setting d CROSS JOIN LATERAL pg_catalog.unnest(d.setconfig) AS c(entry) \
+        WHERE (d.setdatabase = 0::oid OR d.setdatabase = (SELECT b.oid FROM pg_catalog.pg_database b \
+            WHERE b.datname = pg_catalog.current_database())) \
+        AND (d.setrole = 0::oid OR d.setrole = (pg_catalog.quote_ident(session_user::text)::regrole)::oid) \
+    ORDER BY 2, 3, 4";
+
+/// What is set of the session's user, database and client, as far as rows may depend on it. The session sees the newest
+/// catalog.
 ///
 /// # Errors
 /// The server refused or was lost.
@@ -73,29 +88,22 @@ pub(super) async fn outer_settings(session: &Session) -> Result<SettingDigests, 
     if session.terms().served.is_some() {
         return Ok(SettingDigests::default());
     }
-    let known = closed(
-        "SELECT s.name::text, s.setting::text FROM pg_catalog.pg_show_all_settings() s \
-        WHERE s.source = ANY ('{client,user,database,\"database user\"}'::text[])",
-    );
-    // Names that no module knows stand in no list of the server's. Of two that set one the later wins.
-    let of_roles = closed(
-        "SELECT pg_catalog.unnest(d.setconfig)::text FROM pg_catalog.pg_db_role_setting d \
-        WHERE (d.setdatabase = 0::oid OR d.setdatabase = (SELECT b.oid FROM pg_catalog.pg_database b \
-            WHERE b.datname = pg_catalog.current_database())) \
-        AND (d.setrole = 0::oid OR d.setrole = (pg_catalog.quote_ident(session_user::text)::regrole)::oid) \
-        ORDER BY d.setrole <> 0::oid, d.setdatabase <> 0::oid",
-    );
-    let (known, of_roles) = tokio::join!(
-        query(session, "asking what is set", &known, &[]),
-        query(session, "asking what is set for the role", &of_roles, &[]),
-    );
+    digests(session, &query(session, "asking what is set", &closed(SET), &[]).await?)
+}
+
+/// The same for a session that has the catalog of a snapshot: what was set since counts for it, and it does not see that.
+///
+/// # Errors
+/// As [`outer_settings`].
+pub(super) async fn outer_settings_now(session: &Session) -> Result<SettingDigests, SourceError> {
+    digests(session, &session.ask_aside(SET, &[]).await?)
+}
+
+fn digests(session: &Session, rows: &[Row]) -> Result<SettingDigests, SourceError> {
     let mut settings = BTreeMap::new();
-    for row in &known? {
-        let (name, setting): (String, Option<String>) = (value(row, 0)?, value(row, 1)?);
-        settings.insert(name.to_ascii_lowercase(), setting.unwrap_or_default());
-    }
-    for row in &of_roles? {
-        settings.extend(assigned(value(row, 0)?).filter(|(name, _)| is_custom(name)));
+    for row in rows {
+        let (entry, by_role): (&str, bool) = (value(row, 0)?, value(row, 1)?);
+        settings.extend(assigned(entry).filter(|(name, _)| !by_role || is_custom(name)));
     }
     settings.extend(of_options(session.options().unwrap_or_default()).into_iter().filter(|(name, _)| is_custom(name)));
     Ok(settings.into_iter().filter(|(name, _)| !is_harmless(name)).collect())
