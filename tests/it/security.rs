@@ -153,8 +153,8 @@ async fn the_role_exports_and_can_do_nothing_else() {
 
 /// Every statement of the program is one that reads or that controls its own session, in a transaction that reads only.
 fn only_reads(log: &str) {
-    const FIRST_WORDS: [&str; 10] =
-        ["BEGIN", "SET", "SELECT", "WITH", "COPY", "LOCK", "COMMIT", "ROLLBACK", "SHOW", "EXPLAIN"];
+    const FIRST_WORDS: [&str; 11] =
+        ["BEGIN", "SET", "SELECT", "WITH", "COPY", "LOCK", "COMMIT", "ROLLBACK", "SAVEPOINT", "SHOW", "EXPLAIN"];
     let logged = log.lines().filter_map(|line| {
         let (name, rest) = line.split_once('|')?;
         let rest = rest.strip_prefix("LOG:  ")?;

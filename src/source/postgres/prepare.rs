@@ -74,8 +74,7 @@ impl Planning {
     /// Dropping the future closes the sessions.
     pub(crate) async fn begin(sessions: Arc<Sessions>, request: &ReadRequest) -> Result<Self, SourceError> {
         let (began, ReadRequest { run_id, shape, work, keep, .. }) = (Instant::now(), request);
-        let (read_mode, keep) = (work.read_mode, *keep);
-        let application = application(run_id);
+        let (read_mode, keep, application) = (work.read_mode, *keep, application(run_id));
         let (let_in, first) = oneshot::channel();
         let locking = async {
             let lock = sessions.get().await?;
