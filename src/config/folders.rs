@@ -3,6 +3,7 @@
 use super::options::Given;
 use super::{ConfigError, value};
 use crate::model::FolderOptions;
+use crate::model::folders::alike;
 
 /// One level of folders: its name, and the expression that makes its values; without one, the column of that name.
 pub(super) type FolderTerm = (String, Option<String>);
@@ -79,16 +80,13 @@ impl Given {
         let names: Vec<&String> = self.partition_by.iter().flatten().map(|(name, _)| name).collect();
         let mut mistakes = Vec::new();
         for (at, name) in names.iter().enumerate() {
-            // Readers of folders do not tell letter case.
-            if names[..at].iter().any(|other| other.to_lowercase() == name.to_lowercase()) {
+            if names[..at].iter().any(|other| alike(other, name)) {
                 let what = format!("--partition-by names {name:?} twice");
                 mistakes.push(ConfigError::new(what, "give each level of folders another name"));
             }
-            let of_destination =
+            let mut of_destination =
                 self.to.iter().flat_map(|to| to.split('/')).filter_map(|folder| folder.split_once('='));
-            if let Some((key, _)) =
-                of_destination.into_iter().find(|(key, _)| key.to_lowercase() == name.to_lowercase())
-            {
+            if let Some((key, _)) = of_destination.find(|(key, _)| alike(key, name)) {
                 let what = format!(
                     "--partition-by names {name:?}, and --to is in a folder {key}=…, which readers take for it"
                 );

@@ -8,6 +8,7 @@ use chrono::NaiveDate;
 
 use super::options::nearest;
 use crate::base::memory::PARTITIONS_MAX;
+use crate::base::text::moment::written_day;
 use crate::model::policy::decimal;
 use crate::model::{ColumnChoice, Compression, Direction, Format, Since, UnconstrainedNumeric};
 use crate::source::postgres::plan::NAME_BYTES_MAX;
@@ -414,10 +415,9 @@ pub(super) fn any(text: &str) -> Result<String, String> {
     Ok(text.to_owned())
 }
 
-/// A day, of four digits of a year and two of its month and day: chrono itself takes signs, blanks and a year of one digit.
+/// A day, of four digits of a year and two of its month and day.
 pub(crate) fn date(text: &str) -> Result<NaiveDate, String> {
-    let written = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    let date = NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| written && !text.starts_with('-'));
+    let date = written_day(text).filter(|_| !text.starts_with('-'));
     date.ok_or_else(|| "a date such as 2026-11-21 is wanted".to_owned())
 }
 

@@ -57,7 +57,7 @@ impl LineEncoder {
             return Ok(bytes);
         }
         let before = out.len();
-        let mut bytes = None;
+        let apart = self.joinable || self.compressor.is_none();
         if let Rows::Csv(format) = &mut self.format {
             match &mut self.compressor {
                 None => format.prologue(&self.columns, out),
@@ -66,16 +66,14 @@ impl LineEncoder {
                     format.prologue(&self.columns, &mut self.text);
                     if !self.text.is_empty() {
                         compressor.write(&self.text, out)?;
-                        if self.joinable {
+                        if apart {
                             compressor.end_frame(out)?;
-                        } else {
-                            bytes = Some(0);
                         }
                     }
                 }
             }
         }
-        let bytes = bytes.unwrap_or(super::count(out.len() - before));
+        let bytes = if apart { super::count(out.len() - before) } else { 0 };
         self.header_bytes = Some(bytes);
         Ok(bytes)
     }

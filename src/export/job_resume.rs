@@ -63,7 +63,8 @@ impl ResumableJob {
 /// Looks for the run of a job that began last at a root; `None` where none has left a record there.
 ///
 /// # Errors
-/// The root does not answer, or all is committed where only what is unfinished counts. What is wrong with one export is its own error, which [`resume_job`] tells.
+/// The root does not answer, or all is committed where only what is unfinished counts. What is wrong with one export is its
+/// own error, which [`resume_job`] tells.
 ///
 /// # Cancel safety
 /// It finishes what has committed and was killed then; a repeated call goes on where this one stopped.

@@ -74,6 +74,11 @@ impl FolderMisfit {
     }
 }
 
+/// Whether readers take two names for one: those of folders do not tell letter case.
+pub(crate) fn alike(one: &str, other: &str) -> bool {
+    one.to_lowercase() == other.to_lowercase()
+}
+
 impl FolderOptions {
     /// Where its columns stand among `columns`, from the outermost folder in.
     ///
@@ -96,14 +101,13 @@ impl FolderOptions {
         Ok(places)
     }
 
-    /// Makes sure that no level of folders is called like a column of the files. Readers of folders do not tell letter case.
+    /// Makes sure that no level of folders is called like a column of the files.
     ///
     /// # Errors
     /// [`FolderMisfit::Alike`].
     pub fn stand_apart<'a>(&self, written: impl Iterator<Item = &'a ColumnPlan>) -> Result<(), FolderMisfit> {
         for ColumnPlan { name: column, .. } in written {
-            let alike = |level: &&String| *level != column && level.to_lowercase() == column.to_lowercase();
-            if let Some(level) = self.columns.iter().find(alike) {
+            if let Some(level) = self.columns.iter().find(|level| *level != column && alike(level, column)) {
                 return Err(FolderMisfit::Alike { level: level.clone(), column: column.clone() });
             }
         }

@@ -167,7 +167,7 @@ pub enum Measure {
 }
 
 /// What an [`AggregateRequest`] gives.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Aggregated {
     /// The groups.
     pub buckets: Vec<AggregateBucket>,
@@ -186,7 +186,7 @@ impl Aggregated {
         groups: impl Iterator<Item = Result<AggregateBucket, E>>,
         request: &AggregateRequest,
     ) -> Result<Self, E> {
-        let (mut found, mut bytes) = (Self { buckets: Vec::new(), truncated: false, too_large: false }, 0_u64);
+        let (mut found, mut bytes) = (Self::default(), 0_u64);
         for group in groups {
             if !found.takes(group?, &mut bytes, request) {
                 break;

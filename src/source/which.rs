@@ -2,6 +2,7 @@
 
 use sha2::{Digest as _, Sha256};
 
+use crate::base::text::number::hex_text;
 use crate::model::SourceIdentity;
 
 /// What tells the database of a run from another one: `database` is alike on all of its servers, and of `server` one mark is
@@ -12,9 +13,8 @@ pub(super) fn identity(
     server: impl IntoIterator<Item = impl AsRef<str>>,
 ) -> SourceIdentity {
     let hash = |text: &str| {
-        let digest: [u8; 32] =
-            Sha256::new().chain_update(run_id).chain_update([0]).chain_update(text).finalize().into();
-        digest.iter().take(16).fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
+        let digest = Sha256::new().chain_update(run_id).chain_update([0]).chain_update(text).finalize();
+        hex_text(&digest[..16])
     };
     SourceIdentity { database: hash(database), server: server.into_iter().map(|mark| hash(mark.as_ref())).collect() }
 }

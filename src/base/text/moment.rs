@@ -2,7 +2,7 @@
 
 use chrono::{NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Timelike};
 
-/// `YYYY-MM-DD`, of whatever year; `None` where it is none.
+/// `YYYY-MM-DD`, of whatever year; `None` where it is none. chrono itself takes signs, blanks and a year of one digit.
 pub(crate) fn written_day(text: &str) -> Option<NaiveDate> {
     let written = text.len() == 10 && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
     NaiveDate::parse_from_str(text, "%Y-%m-%d").ok().filter(|_| written)

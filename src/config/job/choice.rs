@@ -16,10 +16,14 @@ pub(crate) struct JobChoice {
     pub(crate) except: Vec<String>,
 }
 
-/// Whether a table is one that a name or a pattern means, with its schema where that has one.
+/// Whether a table is one that a name or a pattern means.
 pub(super) fn means(pattern: &str, relation: &ListedRelation) -> bool {
-    let whole = format!("{}.{}", relation.schema, relation.name);
-    glob::means(pattern, if pattern.contains('.') { &whole } else { &relation.name })
+    glob::means(pattern, &name_for(pattern, relation))
+}
+
+/// The name of a table as a pattern has it: with its schema where that has one.
+fn name_for(pattern: &str, relation: &ListedRelation) -> String {
+    if pattern.contains('.') { format!("{}.{}", relation.schema, relation.name) } else { relation.name.clone() }
 }
 
 /// Refuses a name of `except` that no table has and one nearly has: what it stands for would go out. Where none is near, the
@@ -27,10 +31,7 @@ pub(super) fn means(pattern: &str, relation: &ListedRelation) -> bool {
 pub(super) fn all_there(except: &[String], pattern: &str, meant: &[&ListedRelation]) -> Result<(), (String, String)> {
     let is_idle = |except: &&String| !glob::is_pattern(except) && !meant.iter().any(|relation| means(except, relation));
     for except in except.iter().filter(is_idle) {
-        let schema = |relation: &ListedRelation| {
-            if except.contains('.') { format!("{}.", relation.schema) } else { String::new() }
-        };
-        let names: Vec<String> = meant.iter().map(|relation| schema(relation) + &relation.name).collect();
+        let names: Vec<String> = meant.iter().map(|relation| name_for(except, relation)).collect();
         let known = || names.iter().map(String::as_str);
         let what = format!("except names {except:?}, which is no table that {pattern:?} means");
         let near = known().find(|name| name.eq_ignore_ascii_case(except)).or_else(|| nearest(except, known()));

@@ -133,15 +133,7 @@ async fn job(
     }
     let mut latest = None;
     for run_id in posted::runs(root).await? {
-        let job = match posted::read(root, &run_id).await {
-            Ok(Some((job, _))) => job,
-            Ok(None) => continue,
-            Err(error) if error.kind == ExportErrorKind::Usage => {
-                *unread = Some(error);
-                continue;
-            }
-            Err(error) => return Err(error),
-        };
+        let Some(job) = posted::known(root, &run_id, |error| *unread = Some(error)).await? else { continue };
         if lives(&job, request.aws_credential_command.as_ref()).await? {
             return of_this_version(job).map(Some);
         }
@@ -173,14 +165,13 @@ pub(crate) async fn first_that_lives(
     runs: &[String],
     credentials: Option<&CredentialCommand>,
 ) -> Result<Option<PostedJob>, ExportError> {
+    let unread = |error: ExportError| {
+        tracing::warn!(error = error.sentence(), "what stands there for workers is passed over");
+    };
     for run_id in runs {
-        match posted::read(root, run_id).await {
-            Ok(Some((job, _))) if lives(&job, credentials).await? => return Ok(Some(job)),
-            Ok(_) => {}
-            Err(error) if error.kind == ExportErrorKind::Usage => {
-                tracing::warn!(error = error.sentence(), "what stands there for workers is passed over");
-            }
-            Err(error) => return Err(error),
+        let Some(job) = posted::known(root, run_id, unread).await? else { continue };
+        if lives(&job, credentials).await? {
+            return Ok(Some(job));
         }
     }
     Ok(None)

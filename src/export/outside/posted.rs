@@ -76,6 +76,24 @@ pub(super) async fn read(root: &Destination, run_id: &str) -> Result<Option<(Pos
         .with_hint("workers and the run that they read for are of one version"))
 }
 
+/// What a run has left, if this version can read it; why it cannot is for `unread`.
+///
+/// # Errors
+/// The destination fails.
+pub(super) async fn known(
+    root: &Destination,
+    run_id: &str,
+    unread: impl FnOnce(ExportError),
+) -> Result<Option<PostedJob>, ExportError> {
+    match read(root, run_id).await {
+        Err(error) if error.kind == ExportErrorKind::Usage => {
+            unread(error);
+            Ok(None)
+        }
+        found => Ok(found?.map(|(job, _)| job)),
+    }
+}
+
 /// The runs that have left something at a root for their workers, the latest by name first.
 ///
 /// # Errors

@@ -184,7 +184,7 @@ pub(super) async fn aggregate(
         let asked = question.session.ask(ACTION, &sql, &[("max_result_bytes", &most)]).await;
         let rows = match asked {
             Err(error) if error.code.as_deref() == Some(TOO_MANY_BYTES) => {
-                return Ok(Aggregated { buckets: Vec::new(), truncated: false, too_large: true });
+                return Ok(Aggregated { too_large: true, ..Aggregated::default() });
             }
             rows => rows?,
         };

@@ -148,7 +148,7 @@ pub(super) async fn aggregate(source: &Postgres, request: AggregateRequest) -> R
     let reading = async {
         let none: [(&(dyn ToSql + Sync), Type); 0] = [];
         let mut rows = pin!(planning.anchor.client().query_typed_raw(&statement, none).await?);
-        let (mut found, mut bytes) = (Aggregated { buckets: Vec::new(), truncated: false, too_large: false }, 0);
+        let (mut found, mut bytes) = (Aggregated::default(), 0);
         while let Some(row) = rows.try_next().await? {
             let bucket = match bucket(&row, &request) {
                 Ok(bucket) => bucket,

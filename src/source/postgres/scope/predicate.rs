@@ -5,6 +5,7 @@ use chrono::NaiveDate;
 use super::error::ScopeError;
 use super::literal::{literal, of_type};
 use super::type_name::{Family, SqlType};
+use crate::base::text::moment::written_day;
 use crate::model::{BucketUnit, RowScope, ScopeColumn, ScopeCondition, ScopeTest, TenantScope};
 use crate::source::postgres::plan::clocks::special::is_special_time;
 use crate::source::postgres::plan::{check_expression, check_predicate, placeholders};
@@ -241,8 +242,7 @@ impl<'a> Side<'a> {
 
 /// The first moment of a day, so many days later, in UTC.
 fn midnight(day: &str, later: u64, family: Family) -> Result<String, ScopeError> {
-    let written = day.len() == 10 && day.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
-    let day = NaiveDate::parse_from_str(day, "%Y-%m-%d").ok().filter(|_| written).ok_or(ScopeError::Day)?;
+    let day = written_day(day).ok_or(ScopeError::Day)?;
     // There is no year 0 in SQL.
     let day = day.checked_add_days(chrono::Days::new(later)).filter(|_| day >= FIRST_DAY).ok_or(ScopeError::Day)?;
     let day = day.format("%Y-%m-%d").to_string();
